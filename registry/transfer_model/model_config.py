@@ -13,6 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from .architecture import Architecture
 from .errors import ModelError, cause
 from .network import NetworkSpec
 from .preprocessing import Preprocessing
@@ -83,7 +84,11 @@ class ModelConfig:
 
     def write(self, folder: Path) -> None:
         """Writes `model.json` to an existing folder."""
-        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `model.json`."""
+        return {**asdict(self), "network": self.network.to_json()}
 
     @classmethod
     def read(cls, folder: Path) -> ModelConfig:
@@ -120,6 +125,8 @@ def _value(hint: type, content: object, place: str) -> object:
         if content is None:
             return None
         hint = next(part for part in get_args(hint) if part is not type(None))
+    if hint is Architecture:
+        return Architecture.from_json(content)
     if is_dataclass(hint):
         return _from_json(hint, content, place)
     if get_origin(hint) is tuple:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import catalog, weight_files
+from .architecture import Architecture
 from .backbones import class_names, preprocessings
 from .errors import ModelError
 from .heads import Head, mean_pool
@@ -25,16 +26,23 @@ class NetworkSpec:
     """Everything that determines a network's architecture; stored with the model.
 
     Attributes:
-        backbone: Name accepted by `catalog.resolve`.
+        backbone: Architecture accepted by `catalog.resolve`; a name is converted to an architecture without options.
         classes: Number of classes C.
         dropout: Dropout probability of the head, at least 0 and less than 1.
         image_size: Image side S in pixels.
     """
 
-    backbone: str
+    backbone: Architecture
     classes: int
     dropout: float
     image_size: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "backbone", Architecture.of(self.backbone))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return {**asdict(self), "backbone": self.backbone.to_json()}
 
 
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
@@ -60,7 +68,7 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     return network
 
 
-def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
+def build_pretrained_classifier(backbone: Architecture | str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """Builds a network with its original classifier and loads the default pretrained weights from a local file.
 
     Returns:

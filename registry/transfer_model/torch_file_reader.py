@@ -14,6 +14,7 @@ import re
 import sys
 import tarfile
 import time
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ STATE_DICTS = "state_dicts"
 REFUSED, TOO_LARGE, UNWRITABLE = 3, 4, 5
 """Exit statuses: the file cannot be read, reading takes too much memory, or the target cannot be written."""
 
-_MAX_DEPTH = 2
+MAX_DEPTH = 2
 """State dicts nested deeper than this in a checkpoint are ignored."""
 
 _MAX_REASON = 300
@@ -186,7 +187,7 @@ def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
     """Loads a torch file without executing code in it.
 
     Raises:
-        ValueError: The file is an archive of another kind.
+        ValueError: The file is an archive of another kind, or does not match its checksums.
         Exception: Any error raised by torch or the unpickler if the file is damaged or is not a torch file.
     """
     with path.open("rb") as file:
@@ -195,7 +196,10 @@ def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
         file.seek(0)
         # `torch.load` is given the open file because it decides by the name how to read a path
         with _no_torch_script(), torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
-            return torch.load(file, "cpu", pickle_module=_PickleModule, weights_only=False)
+            loaded = torch.load(file, "cpu", pickle_module=_PickleModule, weights_only=False)
+        if zipfile.is_zipfile(file) and (record := zipfile.ZipFile(file).testzip()):  # torch ignores the checksums
+            raise ValueError(f"{record} does not match its checksum")
+        return loaded
 
 
 def find_state_dicts(loaded: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: ANN401 - the content of a torch file
@@ -238,7 +242,7 @@ def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
 def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401 - any value of a torch file
     if isinstance(value, Placeholder):
         value = _content(value)
-    if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
+    if not isinstance(value, Mapping) or depth > MAX_DEPTH:
         return
     yield path, value
     for name, child in value.items():
@@ -323,14 +327,11 @@ def main(source: str, target: str, size: str, seconds: str) -> int:
         sys.stderr.write(str(error)[:_MAX_REASON])
         return UNWRITABLE
     except Exception as error:  # noqa: BLE001 - a damaged file may raise any exception
-        # torch reports a failed allocation as a RuntimeError that names its allocator.
-        return TOO_LARGE if "allocat" in str(error) else _refuse(error)
+        if "allocat" in str(error):  # torch reports a failed allocation as a RuntimeError that names its allocator
+            return TOO_LARGE
+        sys.stderr.write(_reason(error)[:_MAX_REASON])
+        return REFUSED
     return 0
-
-
-def _refuse(error: Exception) -> int:
-    sys.stderr.write(_reason(error)[:_MAX_REASON])
-    return REFUSED
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import backbones
-from .backbones import BUNDLED, TIMM, TORCHVISION, Backbone
+from .backbones import BUILTIN, BUNDLED, TIMM, TORCHVISION, Backbone
 from .structure import build_on_meta
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def convert(
     named in `absent` are optional and are not returned.
     """
     tensors = with_versions(candidate)
-    if backbone.library == TORCHVISION:
+    if backbone.library in (BUILTIN, TORCHVISION):
         return convert_torchvision(tensors, module, image_size)
     if backbone.library == BUNDLED and not tensors.keys() & module.state_dict().keys():
         return rename_by_order(tensors, module)

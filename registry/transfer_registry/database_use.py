@@ -6,6 +6,7 @@ a process with the older version of MLflow might be unable to use them.
 """
 
 import json
+import re
 import shlex
 import socket
 import sqlite3
@@ -24,6 +25,8 @@ LEFT JOIN tags AS parents ON parents.run_uuid = child.value AND parents.key = :s
 WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'
 """
 """IDs of active runs, and the names of the studies to which they belong."""
+_NUMBER = re.compile(r"-\d+\Z")
+"""End of the names of further studies in the same folder, such as `digits-0a-2`."""
 
 
 def require_no_study(database: Path) -> None:
@@ -50,7 +53,7 @@ def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
     here, locks = f" on {socket.gethostname()}, ", _study_locks(file)
     ended = {lock.parent.name for lock in locks} - {lock.parent.name for lock in locks if here not in last_holder(lock)}
     runs = connection.execute(_RUNNING, {"study": STUDY_TAG})
-    running = [run for run, study in runs if not (study and study.startswith(tuple(ended)))]
+    running = [run for run, study in runs if ended.isdisjoint((study, _NUMBER.sub("", study or "")))]
     if running:
         raise DatabaseInUseError(
             f"{file} contains runs with the status RUNNING ({', '.join(running)}), whose processes could not continue "

@@ -1,7 +1,7 @@
 """Opens the folder of a model and compares its files with recorded checksums.
 
 `SHA256SUMS` in the folder of the model lists its files, in the format of `sha256sum`. The digest of this list is a tag
-of the logged model, so that `audit` also detects a list that was changed or removed. This module does not import torch.
+of the logged model, so that a list that was changed or removed is also detected. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +17,17 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # the library with which MLflow writes `MLmodel`
 from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from safetensors import SafetensorError, safe_open
 
 from transfer_model.errors import cause
 from transfer_registry.errors import RegistryError
+from transfer_registry.mlflow_registry import is_missing
 
 CHECKSUMS_FILE = "SHA256SUMS"
 CHECKSUMS_TAG = "platform.checksums"
@@ -36,7 +41,10 @@ REMEDY = "restore the folder from a backup, or register a new version with `plat
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
 _UNLISTED = re.compile(rf"registered_model_meta|(.*/)?(\.[^/]*|README\.md|{CHECKSUMS_FILE}|__pycache__/[^/]*\.pyc)")
-"""Files without a checksum: MLflow adds one to downloads, and the others are hidden, the editable card, or bytecode."""
+"""Files without a checksum: MLflow adds one to downloads, and the others are hidden, the editable card, or bytecode.
+
+Hidden links are listed, because they can lead to any folder.
+"""
 
 
 def write_checksums(folder: Path) -> str:
@@ -87,14 +95,40 @@ def local_folder(uri: str, temporary: str | None = None) -> Path:
     return folder
 
 
-def open_folder(uri: str, temporary: str | None = None, recorded: str | None = None) -> Path:
-    """Returns the folder of a model after checking its files; see `local_folder` and `find_damage`.
+def recorded_checksums(uri: str) -> str | None:
+    """Returns the SHA-256 of a model's `SHA256SUMS` that was recorded as a tag of the logged model.
+
+    The version or alias in a URI is resolved to its logged model; for a copy of a version, to that of the original.
+
+    Returns:
+        The digest; None if none was recorded, the logged model was deleted, or the URI is not a `models:/` URI.
+
+    Raises:
+        RegistryError: The tag cannot be read, for example because the tracking server cannot be reached.
+    """
+    client, source = MlflowClient(), uri
+    try:
+        while source.startswith("models:/"):
+            model, *version = get_model_name_and_version(client, source)  # type: ignore[no-untyped-call]
+            if not version:
+                return client.get_logged_model(model).tags.get(CHECKSUMS_TAG)
+            source = client.get_model_version(model, version[0]).source or ""
+    except MlflowException as error:
+        if not is_missing(error):
+            raise RegistryError(f"cannot get the recorded checksum of {uri}: {cause(error)}") from error
+    return None
+
+
+def open_folder(uri: str, temporary: str | None = None) -> Path:
+    """Returns the folder of a model after checking its files against the recorded checksum.
+
+    See `local_folder`, `recorded_checksums` and `find_damage`.
 
     Raises:
         RegistryError: The files are missing, cannot be downloaded, or are damaged; the message names all damaged files.
     """
     folder = local_folder(uri, temporary)
-    if damage := find_damage(folder, recorded):
+    if damage := find_damage(folder, recorded_checksums(uri)):
         raise RegistryError(f"the files of {uri} in {folder} are damaged: {'; '.join(damage)}; {REMEDY}")
     return folder
 
@@ -132,8 +166,11 @@ def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
 def _names(folder: Path) -> list[str]:
     """Returns the relative paths of all files and links that need a checksum. `load_pyfunc` ignores `__pycache__`."""
     paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    names = sorted(path.relative_to(folder).as_posix() for path in paths)
-    return [name for name in names if not _UNLISTED.fullmatch(name)]
+    return sorted(name for path in paths if _needs_checksum(path, name := path.relative_to(folder).as_posix()))
+
+
+def _needs_checksum(path: Path, name: str) -> bool:
+    return not _UNLISTED.fullmatch(name) or (path.is_symlink() and path.name.startswith("."))
 
 
 def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]:
@@ -165,6 +202,7 @@ def _find_unreadable(folder: Path) -> Iterator[str]:
 
 def _require_format(path: Path) -> None:
     """Checks that a YAML, JSON or safetensors file is valid; for safetensors, checks only the header and file size."""
+    _require_regular(path)
     if path.suffix == ".safetensors":
         with safe_open(path, "numpy"):
             return
@@ -174,6 +212,13 @@ def _require_format(path: Path) -> None:
         raise ValueError("it contains no fields")
 
 
+def _require_regular(path: Path) -> None:
+    """Raises an OSError for a folder, a device, or a FIFO, from which a read might never return."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is not a regular file")
+
+
 def _sha256(path: Path) -> str:
+    _require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -222,7 +222,7 @@ def _importable(staging: Path) -> Iterator[None]:
 def _metadata(config: ModelConfig, package: str) -> dict[str, object]:
     return {
         CLASSES_KEY: list(config.classes),
-        "network": asdict(config.network),
+        "network": config.network.to_json(),
         "precision": config.precision,
         "temperature": config.temperature,
         "unknown": asdict(config.unknown),

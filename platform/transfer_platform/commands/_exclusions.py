@@ -57,10 +57,15 @@ def _indivisible_classes(train: Catalog) -> Iterator[tuple[str, str]]:
     for image in train.images:  # sorted by label
         labels_of[image.sha256].append(image.label)
         digests_of[image.label].add(image.sha256)
-    first = {labels[0] for labels in labels_of.values()}
+    links = set() if train.from_manifest else {path.name for path in train.folder.iterdir() if path.is_symlink()}
+    # An image that several classes contain counts for the first of them that is not a link to another folder.
+    owner_of = {digest: min(labels, key=lambda label: (label in links, label)) for digest, labels in labels_of.items()}
+    owners = set(owner_of.values())
     for label, digests in digests_of.items():
-        if label not in first:
-            yield label, "every image is identical to an image of another class"
+        if label not in owners:
+            others = sorted({owner_of[digest] for digest in digests})
+            classes = f"of class {others[0]!r}" if len(others) == 1 else f"of another class, such as {others[0]!r}"
+            yield label, f"every image is identical to an image {classes}"
         elif len(digests) < 2:
             yield label, "only one distinct image; train and test each need one"
 

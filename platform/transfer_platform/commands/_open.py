@@ -17,7 +17,6 @@ from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice
 from transfer_platform.recipe.shipped import recipe_path
 
 
@@ -79,8 +78,7 @@ def open_recipe(
 
 def backbones(recipe: Recipe) -> Iterator[BackboneInfo]:
     """Yields the backbone of a recipe, or every candidate if the recipe searches over backbones."""
-    name = recipe.backbone.name
-    yield from map(backbone_info, name.choices if isinstance(name, Choice) else (name,))
+    yield from map(backbone_info, recipe.backbone.architectures)
 
 
 def _smallest_crop(recipe: Recipe) -> float:

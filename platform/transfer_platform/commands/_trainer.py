@@ -5,10 +5,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from transfer_model.architecture import Architecture
 from transfer_platform import paths
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Progress, Say
-from transfer_platform.recipe.resolve import resolve, search_ranges
+from transfer_platform.recipe.resolve import resolve, search_ranges, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
@@ -23,7 +24,7 @@ _NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
 def make_trainer(
     recipe: Recipe,
     splits: Splits,
-    weights: Mapping[str, PretrainedWeights],
+    weights: Mapping[Architecture, PretrainedWeights],
     device: str,
     store: Store | None,
     progress: Progress,
@@ -32,7 +33,7 @@ def make_trainer(
     """Returns a trainer that can run every trial of a recipe, which may contain search spaces."""
     return TrialTrainer(
         splits,
-        {name: found.path for name, found in weights.items()},
+        {backbone: found.path for backbone, found in weights.items()},
         choose_device(device),
         trials=trial_count(recipe),
         epochs=largest(recipe.training.epochs),
@@ -42,22 +43,16 @@ def make_trainer(
     )
 
 
-def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
+def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[Architecture, PretrainedWeights]:
     """Downloads the pretrained weights of the recipe's backbones if needed and returns them, keyed by backbone."""
-    name = recipe.backbone.name
-    names = name.choices if isinstance(name, Choice) else (name,)
-    return {each: fetch_weights(each, recipe.backbone.weights, folder, progress) for each in names}
+    backbone = recipe.backbone
+    return {each: fetch_weights(each, backbone.weights, folder, progress) for each in backbone.architectures}
 
 
 def feature_store() -> Store | None:
     """Returns the store of extracted features; None if `PLATFORM_CACHE_LIMIT` is 0."""
     limit = paths.cache_limit()
     return Store(paths.features_folder(), limit) if limit else None
-
-
-def trial_count(recipe: Recipe) -> int:
-    """Returns the number of trials; 1 if the recipe has no `search:`."""
-    return recipe.search.trials if recipe.search else 1
 
 
 def first_values(recipe: Recipe) -> Recipe:

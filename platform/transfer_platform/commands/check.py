@@ -16,16 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer_model import catalog
+from transfer_model.backbones import option_names
 from transfer_model.catalog import BackboneInfo
 from transfer_model.errors import UnknownBackboneError
 from transfer_model.stages import count_through
+from transfer_model.weights_path import is_weights_file
 from transfer_platform import paths
 from transfer_platform.commands._open import backbones, open_recipe
 from transfer_platform.data.splits import Splits
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.report import text_report
 from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.resolve import search_ranges, to_yaml
+from transfer_platform.recipe.resolve import search_ranges, to_yaml, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
 from transfer_platform.training.cost_model import CostKey, load_cost, study_costs
@@ -49,6 +51,7 @@ def describe_plan(
     """
     opened = open_recipe(path, overrides, progress)
     recipe, splits = opened.recipe, opened.trainable_splits()
+    _require_weights(recipe, len(splits.classes))
     return Group(
         Text("Recipe with all defaults", style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
@@ -59,6 +62,17 @@ def describe_plan(
         *_cost_tables(recipe, splits, timed=timed),
         _study_table(recipe),
     )
+
+
+def _require_weights(recipe: Recipe, classes: int) -> None:
+    """Loads weights from the user's own file as a run does; published weights are not downloaded and not checked."""
+    if not is_weights_file(recipe.backbone.weights):
+        return
+    from transfer_model.network import NetworkSpec, build_network  # imports torch
+
+    for architecture in recipe.backbone.architectures:
+        size = _image_size(recipe, catalog.backbone_info(architecture))
+        build_network(NetworkSpec(architecture, classes, 0.0, size), Path(recipe.backbone.weights))
 
 
 def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
@@ -81,7 +95,9 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
         size = str(info.preprocessing.image_size)
         row = [name, f"{info.parameters:,}", size, ", ".join(info.weights) or "none"]
         table.add_row(*row, *([" ".join(stage.name for stage in info.stages)] if stages else []))
-    return Group(table, Text(f"{len(names)} backbones match {pattern!r}{_version_note()}"))
+    options = {name: option_names(name) for name in names}
+    notes = [f"options of {name}: {', '.join(known)}\n" for name, known in options.items() if known]
+    return Group(table, *map(Text, notes), Text(f"{len(names)} backbones match {pattern!r}{_version_note()}"))
 
 
 def _version_note() -> str:
@@ -162,7 +178,7 @@ def _cost_cells(
 ) -> tuple[str, ...]:
     precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
     device = _likely_device().partition(":")[0]
-    key = CostKey(info.name, stage, _image_size(recipe, info), precision, device)
+    key = CostKey(info.architecture, stage, _image_size(recipe, info), precision, device)
     if timed:
         from transfer_platform.training.profile import estimate_cost
 
@@ -171,7 +187,7 @@ def _cost_cells(
         cost, missing = load_cost(key), "not yet measured on this machine: run `platform check --time`"
     if cost is None:
         return ("", "", "", missing)
-    trials = recipe.search.trials if recipe.search else 1
+    trials = trial_count(recipe)
     costs = study_costs(splits, views, largest(recipe.training.epochs), trials, cost)
     fits = costs.bytes <= paths.cache_limit()
     choice = "stored" if costs.worth_storing and fits else "in every epoch"
@@ -181,7 +197,7 @@ def _cost_cells(
 
 def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
-    trials = recipe.search.trials if recipe.search else 1
+    trials = trial_count(recipe)
     precision = recipe.training.precision
     text = "auto: fastest format, as measured by the first run on this machine" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")

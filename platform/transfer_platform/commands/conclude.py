@@ -19,8 +19,9 @@ from transfer_platform.evaluation.model_card import FILE as CARD_FILE
 from transfer_platform.evaluation.model_card import model_card
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.progress import Say
+from transfer_platform.recipe.promotion_schema import PromotionConfig
 from transfer_platform.recipe.resolve import resolve, study_identity
-from transfer_platform.recipe.schema import PromotionConfig, Recipe
+from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation

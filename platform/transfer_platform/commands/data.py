@@ -142,7 +142,7 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
     probabilities = out_of_fold_probabilities(extracted, labels)
     note = (
         f"Searched the {len(images)} training and validation images for label errors and outliers, "
-        f"using features from {recipe.backbone.name}; test images were not used."
+        f"using features from {recipe.backbone.architecture}; test images were not used."
     )
     errors = find_label_errors(images, splits.classes, probabilities)
     return inspection.with_findings([*errors, *outliers], [note])

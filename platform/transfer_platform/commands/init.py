@@ -10,7 +10,8 @@ from pathlib import Path
 from transfer_platform.commands._exclusions import find_exclusions
 from transfer_platform.commands._first_recipe import InspectedDataset, render_recipe, summary_lines
 from transfer_platform.data.dataset import ScannedDataset, open_dataset
-from transfer_platform.errors import DataError
+from transfer_platform.data.manifest_table import METADATA_FILES
+from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import FINDING_KINDS
 from transfer_platform.inspection.inspection import Inspection
@@ -96,10 +97,7 @@ def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDat
     """
     exclude: dict[str, str] = {}
     for _ in range(_MAX_ROUNDS):
-        # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
-        splits = SplitsConfig(train=train)
-        config = DatasetConfig(source=source, splits=splits, on_bad_image="skip", exclude=tuple(exclude))
-        scanned = open_dataset(config, Path(), progress)
+        scanned = _open(source, train, exclude, progress)
         dataset = _inspected(scanned, exclude)
         found = find_exclusions(scanned, dataset.inspection)
         if not found:
@@ -107,16 +105,34 @@ def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDat
         exclude |= found
     if dataset.inspection.errors:
         # Without a recipe that excludes them, skipped files are errors again: a class may have no other files.
-        raise DataError(_refusal(replace(dataset.inspection, quarantine={})))
+        raise DataError(_refusal(replace(dataset.inspection, quarantine={}), exclude))
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)), exclude)
     return dataset if folded.inspection.by_kind("cannot be split") else folded
 
 
-def _refusal(inspection: Inspection) -> str:
+def _open(source: str, train: str | None, exclude: dict[str, str], progress: Progress) -> ScannedDataset:
+    """Opens a dataset; a metadata file that cannot be used is added to `exclude` if there are class folders."""
+    # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
+    splits = SplitsConfig(train=train)
+    config = DatasetConfig(source=source, splits=splits, on_bad_image="skip", exclude=tuple(exclude))
+    try:
+        return open_dataset(config, Path(), progress)
+    except MetadataError as error:
+        name = error.file.relative_to(Path(source).resolve()).as_posix()
+        excluded = {**exclude, name: f"not used, because it {error.reason}"}
+        try:
+            scanned = _open(source, train, excluded, progress)
+        except DataError:  # there are no class folders that could be used instead
+            raise DataError(f"{error.problem}; correct the file, or move it out of the folder") from error
+        exclude |= excluded
+        return scanned
+
+
+def _refusal(inspection: Inspection, exclude: Mapping[str, str]) -> str:
     """Returns a one-sentence message with the count, the first example and the remedy for each kind of error."""
-    reasons = []
+    reasons = [f"{name} is {reason}" for name, reason in exclude.items() if Path(name).name in METADATA_FILES]
     for kind, found in groupby(inspection.errors, key=lambda error: error.kind):
         first, *others = found
         count = f" ({len(others) + 1}), such as " if others else ": "

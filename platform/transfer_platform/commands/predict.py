@@ -56,9 +56,12 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
     unknown = sum(row["unknown"] == "true" for row in rows)
-    note = f"; {unknown} images are out of distribution (see the `unknown` column)" if unknown else ""
+    images = f"{unknown} image is" if unknown == 1 else f"{unknown} images are"
+    note = f"; {images} out of distribution (see the `unknown` column)" if unknown else ""
     note += f"; {unreadable} could not be read (see the `error` column)" if unreadable else ""
-    return f"{len(rows) - unreadable} images classified by {loaded.uri}; predictions written to {out}{note}"
+    classified = len(rows) - unreadable
+    plural = "" if classified == 1 else "s"
+    return f"{classified} image{plural} classified by {loaded.uri}; predictions written to {out}{note}"
 
 
 def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> str:

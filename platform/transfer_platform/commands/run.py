@@ -13,15 +13,10 @@ from pathlib import Path
 from transfer_platform.commands._open import OpenedRecipe, open_recipe
 
 # isort: split
+from transfer_model.architecture import Architecture
 from transfer_model.classifier import FILES
 from transfer_platform import databases, paths
-from transfer_platform.commands._trainer import (
-    feature_store,
-    fetch_all_weights,
-    make_trainer,
-    network_variants,
-    trial_count,
-)
+from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer, network_variants
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.outcome import Outcome
 from transfer_platform.commands.run_report import (
@@ -40,7 +35,7 @@ from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.report import warning_counts
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
+from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import FinishedTrial, Study, count_studies, numbered_name
 from transfer_platform.search.study_database import create_tables
@@ -126,7 +121,7 @@ class _Session:
         best = self.home / f"{self.study.name}.safetensors"
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
-    def log_start(self, weights: Mapping[str, PretrainedWeights]) -> None:
+    def log_start(self, weights: Mapping[Architecture, PretrainedWeights]) -> None:
         """Logs inputs, data report and machine details. Values logged by an earlier process are not overwritten."""
         study, parent, trainer = self.study, self.parent, self.trainer
         if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
@@ -219,7 +214,7 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
     return text
 
 
-def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> str:
+def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[Architecture, PretrainedWeights]) -> str:
     """Returns the recipe name followed by a digest of all study inputs: recipe, images and pretrained weights."""
     parts = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
     return f"{recipe.name}-{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:10]}"

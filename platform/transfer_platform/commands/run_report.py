@@ -12,6 +12,7 @@ import torchinfo
 from torch import Tensor
 from torch.nn import functional
 
+from transfer_model.architecture import Architecture
 from transfer_model.network import Network
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation import figures, report
@@ -35,12 +36,12 @@ FOLDER = "evaluation"
 DATA = "data"
 
 
-def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> None:
+def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[Architecture, PretrainedWeights]) -> None:
     """Logs the recipe, the dataset, the pretrained weights and the library versions."""
     run.log_params(
         {
             **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
-            **{f"weights.{name}": f"{source.name} sha256:{source.sha256}" for name, source in weights.items()},
+            **{f"weights.{each.name}": f"{source.name} sha256:{source.sha256}" for each, source in weights.items()},
             **{f"software.{library}": version(library) for library in LIBRARIES},
             "software.python": platform.python_version(),
         }

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from transfer_platform.data.manifest import FILE_NAME, Manifest, ManifestPart, read_manifest
 from transfer_platform.data.manifest_table import METADATA_FILES, read_columns
 from transfer_platform.data.split_names import split_for_name
-from transfer_platform.errors import DataError
+from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
 from transfer_platform.sources.walk import is_ignored, walk
 
@@ -37,7 +37,8 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
         exclude: Patterns relative to `root`; metadata files that match any of them are ignored.
 
     Raises:
-        DataError: A metadata file cannot be read, a folder has several of them, or only some split folders have one.
+        MetadataError: A metadata file cannot be read or has errors.
+        DataError: A folder has several metadata files, or only some split folders have one.
     """
     below = [folder for folder in sorted(root.iterdir()) if _is_folder(folder, root)]
     files = {folder: _metadata_file(folder, root, exclude) for folder in (root, *below)}
@@ -101,7 +102,7 @@ def _has_labels(file: Path) -> bool:
     try:
         columns = {name.casefold() for name in read_columns(file)}
     except DataError as error:
-        raise DataError(f"{error}{_REMEDY}") from error
+        raise MetadataError(error, file, _REMEDY) from error
     return {FILE_NAME, "label"} <= columns
 
 
@@ -109,7 +110,7 @@ def _read(file: Path, group_by: str | None) -> Manifest:
     try:
         return read_manifest(file, group_by)
     except DataError as error:
-        raise DataError(f"{error}{_REMEDY}") from error
+        raise MetadataError(error, file, _REMEDY) from error
 
 
 def _with_split_folders(manifest: Manifest) -> Manifest:

@@ -54,7 +54,7 @@ def _training(recipe: Recipe, images: Mapping[str, tuple[int, str]]) -> str:
     backbone = recipe.backbone
     counts = [f"- {count} {split} images, fingerprint `{digest}`" for split, (count, digest) in images.items()]
     network = (
-        f"- `{backbone.name}` with weights `{backbone.weights}`, frozen through `{backbone.freeze_through}`, "
+        f"- `{backbone.architecture}` with weights `{backbone.weights}`, frozen through `{backbone.freeze_through}`, "
         f"and a new head; recipe `{recipe.name}`, seed {recipe.seed}"
     )
     return "\n".join([f"- data: {recipe.dataset.source}", *counts, network])

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
-from transfer_platform.recipe.schema import Recipe, Section
-from transfer_platform.recipe.search_space import Choice, Range
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.search_space import Choice, Range, Section
 from transfer_registry.rules import Rule
 
 if TYPE_CHECKING:

@@ -138,6 +138,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
             return " or ".join(text for part in schema[union] if (text := _describe(part)))
     if schema.get("type") == "null" or schema.get("title") in ("range", "choices"):
         return ""
+    if schema.get("type") == "object" and "properties" not in schema:
+        return "mapping of names to values"
     if schema.get("type") == "object":
         return f"`{{{', '.join(f'{name}: ...' for name in schema['properties'])}}}`"
     if "const" in schema:

@@ -19,9 +19,9 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.error_messages import validation_errors
-from transfer_platform.recipe.fields import value_fields
+from transfer_platform.recipe.fields import all_fields, value_fields
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice, Range
+from transfer_platform.recipe.search_space import Choice, Range, combination_count
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path, is_range
 from transfer_platform.suggest import did_you_mean
 
@@ -34,12 +34,20 @@ _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
 """Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
 
+_LATER_FIELDS = (("backbone", "options"), ("training", "plateau"))
+"""Fields that were added after the first studies. With their defaults, they do not change the identity of a study."""
+
 
 def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
     """Returns the search space of a recipe, keyed by dotted field path, in schema order."""
     paths = [path for path, field in value_fields().items() if field.range_keys]
     values: dict[str, Any] = {format_path(path): attrgetter(format_path(path))(recipe) for path in paths}
     return {field: value for field, value in values.items() if isinstance(value, Range | Choice)}
+
+
+def trial_count(recipe: Recipe) -> int:
+    """Returns the number of trials: at most one for each combination of values; 1 if the recipe has no `search:`."""
+    return int(min(recipe.search.trials, combination_count(search_ranges(recipe)))) if recipe.search else 1
 
 
 def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
@@ -81,6 +89,9 @@ def study_identity(recipe: Recipe) -> str:
     content = recipe.model_dump(mode="json", by_alias=True, exclude=excluded)
     if recipe.dataset.intensity in ("auto", "full"):  # then the pixels of 8-bit images are the same
         del content["dataset"]["intensity"]
+    for section, field in _LATER_FIELDS:
+        if getattr(getattr(recipe, section), field) == all_fields()[section, field].default:
+            del content[section][field]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -5,15 +5,17 @@ A `Searchable` or `Option` field may hold a range until `recipe.resolve` replace
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 
-from transfer_platform.recipe.search_space import MODEL_CONFIG, Option, Searchable
-from transfer_registry.rules import OverChampion, PerClassRecall, Rule, Threshold
+from transfer_model.architecture import Architecture, Options
+from transfer_model.errors import ModelError
+from transfer_platform.recipe.promotion_schema import Name, PromotionConfig
+from transfer_platform.recipe.search_space import Choice, Option, Searchable, Section
 
 Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
-Optimizer = Literal["adamw", "sgd"]
+Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"]
@@ -23,7 +25,6 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 EMBEDDED_DATASETS = ("digits",)
 """Built-in datasets, selected by `dataset.source: embedded:NAME`."""
@@ -33,9 +34,6 @@ HOLDOUT_FRACTION = 0.2
 
 IMBALANCE_RATIO = 1.5
 """`class_weights: auto` balances the loss if the sizes of two classes differ by more than this factor."""
-
-FALSE_ALARM_RATE = 0.05
-"""Default for `promotion.false_alarms`, also used for recipes without a `promotion` section."""
 
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
@@ -47,12 +45,6 @@ def _validation_tag(value: object) -> str:
     if isinstance(value, dict | BaseModel):
         return "cross_validation"
     return "folder" if isinstance(value, str) else "fraction"
-
-
-class Section(BaseModel):
-    """Base class of all sections, which are immutable and reject undeclared fields."""
-
-    model_config = MODEL_CONFIG
 
 
 class FoldsConfig(Section):
@@ -151,13 +143,36 @@ class BackboneConfig(Section):
     """The pretrained feature extractor."""
 
     name: Option[str]
-    """A torchvision or timm network, or `efficientnet_lite0`; `platform backbones` lists all names."""
+    """A torchvision or timm network, or `efficientnet_lite0` to `_lite2`; `platform backbones` lists all names."""
+
+    # pydantic 2.10 does not write this keyword.
+    options: dict[str, Any] = Field(default={}, json_schema_extra={"additionalProperties": True})
+    """Options of a network that has any, such as `{depth: 18}` of `resnet`."""
 
     weights: str = "default"
     """`default`, `none`, the name of published weights, or the path to a safetensors or pth file."""
 
     freeze_through: Option[str] = "all"
     """Last stage to freeze (all stages before it are also frozen), or `none` or `all`."""
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return dict(Options(options))
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def architecture(self) -> Architecture:
+        """Key of the network; the section must not contain search ranges."""
+        return Architecture(self.name, Options(self.options))
+
+    @property
+    def architectures(self) -> tuple[Architecture, ...]:
+        """Keys of all networks that the recipe searches over."""
+        names = self.name.choices if isinstance(self.name, Choice) else (self.name,)
+        return tuple(Architecture(name, Options(self.options)) for name in names)
 
 
 CountOrUnlimited = Annotated[
@@ -180,6 +195,16 @@ class HeadConfig(Section):
     """Dropout probability applied to the head's input features during training."""
 
 
+class PlateauConfig(Section):
+    """Settings for `schedule: plateau`, which reduces the learning rate when the validation loss stops decreasing."""
+
+    factor: Searchable[Fraction] = 0.3
+    """Factor by which the learning rate is multiplied."""
+
+    patience: Searchable[Annotated[int, Field(ge=0)]] = 2
+    """Number of epochs without a lower validation loss that are tolerated before the learning rate is reduced."""
+
+
 class TrainingConfig(Section):
     """Training hyperparameters for a trial."""
 
@@ -190,7 +215,7 @@ class TrainingConfig(Section):
     """Images per optimizer step."""
 
     optimizer: Option[Optimizer] = "adamw"
-    """Optimizer: AdamW, or SGD with momentum."""
+    """Optimizer: AdamW, Adam, or SGD with momentum."""
 
     learning_rate: Searchable[Positive] = 1e-3
     """Peak learning rate of the head."""
@@ -199,13 +224,15 @@ class TrainingConfig(Section):
     """Backbone learning rate as a multiple of the head's learning rate."""
 
     weight_decay: Searchable[NonNegative] = 0.01
-    """Decoupled weight decay (AdamW) or L2 penalty (SGD); biases and normalization layers are exempt."""
+    """Decoupled weight decay (AdamW) or L2 penalty (Adam, SGD); biases and normalization layers are exempt."""
 
     momentum: Searchable[Probability] = 0.9
-    """SGD momentum; ignored by AdamW."""
+    """SGD momentum; ignored by AdamW and Adam."""
 
     schedule: Option[Schedule] = "cosine"
     """Learning rate schedule after the warm-up."""
+
+    plateau: PlateauConfig = PlateauConfig()
 
     warmup_epochs: Searchable[NonNegative] = 0.0
     """Number of epochs (may be fractional) over which the learning rate increases linearly from zero."""
@@ -237,7 +264,7 @@ class SearchConfig(Section):
     """Settings for the Optuna study."""
 
     trials: Count = 20
-    """Total number of trials; to extend a study, increase this number and run again."""
+    """Total number of trials; at most one per combination of values. To extend a study, increase it and run again."""
 
     metric: SearchMetric = "validation/loss"
     """Metric used to rank trials, measured at each trial's best epoch."""
@@ -249,58 +276,6 @@ class SearchConfig(Section):
     def minimizes(self) -> bool:
         """Whether lower values of the metric are better."""
         return self.metric.endswith("/loss")
-
-
-class GateConfig(Section):
-    """Rules that a candidate must pass to become the champion. If no rules are set, every candidate passes."""
-
-    accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
-    """Fraction of correctly classified test images, 0 to 1."""
-
-    macro_f1: Threshold | None = Field(default=None, alias="test/macro_f1")
-    """Macro-averaged F1 score, 0 to 1 (all classes weighted equally)."""
-
-    macro_recall: Threshold | None = Field(default=None, alias="test/macro_recall")
-    """Macro-averaged recall (balanced accuracy), 0 to 1."""
-
-    loss: Threshold | None = Field(default=None, alias="test/loss")
-    """Mean cross-entropy on the test images, in nats."""
-
-    ece: Threshold | None = Field(default=None, alias="test/ece")
-    """Expected calibration error on the test images, 0 to 1."""
-
-    unknown: Threshold | None = Field(default=None, alias="test/unknown")
-    """Fraction of test images flagged as unknown by the served model, 0 to 1."""
-
-    latency: Threshold | None = Field(default=None, alias="served/latency_ms")
-    """Median time to classify one image file, in milliseconds, measured on the CPU in the current process."""
-
-    size: Threshold | None = Field(default=None, alias="served/size_mb")
-    """Total size of the served files (weights, reference features and configuration), in megabytes."""
-
-    over_champion: OverChampion | None = None
-    """Compares the candidate's accuracy with the champion's on the same test images; passes if there is no champion."""
-
-    per_class_recall: PerClassRecall | None = None
-    """Compares the candidate's per-class recall with the champion's; passes if there is no champion."""
-
-    @property
-    def rules(self) -> dict[str, Rule]:
-        """Configured rules, keyed by their names in the recipe."""
-        values = ((field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items())
-        return {name: rule for name, rule in values if rule is not None}
-
-
-class PromotionConfig(Section):
-    """Registration of the best checkpoint and its promotion to champion."""
-
-    model: Name
-    """Name of the registered model."""
-
-    gate: GateConfig = GateConfig()
-
-    false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
-    """Highest acceptable fraction of in-distribution images that the served model flags as unknown."""
 
 
 class Recipe(Section):

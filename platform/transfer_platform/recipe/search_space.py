@@ -1,7 +1,8 @@
-"""Search ranges: `Range`, `Choice`, and the field types that accept them."""
+"""Base class of sections, search ranges, and the field types that accept ranges."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
@@ -12,6 +13,12 @@ T = TypeVar("T")
 
 MODEL_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 """Pydantic configuration for all recipe models: immutable, no unknown fields, no type coercion."""
+
+
+class Section(BaseModel):
+    """Base class of all sections, which are immutable and reject undeclared fields."""
+
+    model_config = MODEL_CONFIG
 
 
 class Range(BaseModel, Generic[T]):
@@ -68,6 +75,18 @@ class Choice(BaseModel, Generic[T]):
 
 Space = Mapping[str, Range[Any] | Choice[Any]]
 """Search space of a study: ranges and choices, keyed by dotted field path."""
+
+
+def combination_count(space: Space) -> float:
+    """Returns the number of combinations of values in a search space; infinity if a range is continuous."""
+    return math.prod(map(_value_count, space.values()))
+
+
+def _value_count(span: Range[Any] | Choice[Any]) -> float:
+    if isinstance(span, Choice):
+        return len(span.choices)
+    step = span.step or (1 if isinstance(span.low, int) and isinstance(span.high, int) else None)
+    return math.inf if step is None else 1 + math.floor((span.high - span.low) / step + 1e-9)
 
 
 def largest(value: Any) -> Any:  # noqa: ANN401 - any field type

@@ -9,7 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_model.errors import ModelError, UnknownStageError
+from transfer_model.architecture import Architecture, Options
+from transfer_model.errors import BackboneOptionError, ModelError, UnknownStageError
 from transfer_model.stages import count_through
 from transfer_model.weights_path import is_weights_file, weights_problem
 from transfer_platform.recipe.compose import absolute, is_local
@@ -215,10 +216,12 @@ def _weights_file_errors(weights: str, folder: Path) -> Iterator[FieldError]:
 def _backbone_errors(fields: ValidFields) -> Iterator[FieldError]:
     from transfer_model.catalog import backbone_info
 
-    backbones = []
+    backbones, options = [], Options(fields.get("backbone.options"))
     for path, name in fields.possible_values("backbone.name").items():
         try:
-            backbones.append(backbone_info(name))
+            backbones.append(backbone_info(Architecture(name, options)))
+        except BackboneOptionError as error:
+            yield FieldError(("backbone", "options", *filter(None, [error.option])), str(error))
         except ModelError as error:
             yield FieldError(path, str(error))
     for path, stage in fields.possible_values("backbone.freeze_through").items():

@@ -15,12 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from transfer_model.errors import cause
 from transfer_platform.errors import StudyError, TrainingError
-from transfer_platform.recipe.search_space import Choice, Range, Space
+from transfer_platform.recipe.search_space import Choice, Range, Space, combination_count
 from transfer_platform.search.samplers import ReproducibleSampler
 from transfer_platform.search.study_database import open_storage, storage_errors
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+MAX_GRID = 100
+"""Maximum number of combinations for which every combination is proposed once, in a random order."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -98,7 +100,7 @@ class Study:
             self.optuna_study: OptunaStudy = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
-                sampler=ReproducibleSampler(seed),
+                sampler=ReproducibleSampler(seed, exhaustive=combination_count(space) <= MAX_GRID),
                 pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner(),
                 direction="minimize" if minimizes else "maximize",
                 load_if_exists=True,

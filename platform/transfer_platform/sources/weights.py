@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer_model import weight_sources
+from transfer_model.architecture import Architecture
 from transfer_model.weight_sources import WeightSource, file_sha256_prefix
 from transfer_model.weights_path import is_weights_file
 from transfer_platform.errors import SourceError
@@ -27,13 +28,15 @@ class PretrainedWeights:
     sha256: str | None = None
 
 
-def fetch_weights(backbone: str, weights: str, folder: Path, progress: Progress = silent) -> PretrainedWeights:
+def fetch_weights(
+    backbone: Architecture | str, weights: str, folder: Path, progress: Progress = silent
+) -> PretrainedWeights:
     """Returns the pretrained weights of a backbone, downloading them if necessary.
 
     This function first searches the platform's cache, then the Hugging Face and torch.hub caches, then the mirrors.
 
     Args:
-        backbone: Name of the backbone in a recipe.
+        backbone: Name of the backbone in a recipe, or its architecture.
         weights: `default`, `none`, the name of published weights, or the path to a weights file.
         folder: Folder that relative file paths are resolved against.
         progress: Receives the number of bytes downloaded so far.

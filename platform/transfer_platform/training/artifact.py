@@ -15,7 +15,8 @@ from transfer_model.network import Network
 from transfer_model.ood import OodScorer, ood_threshold
 from transfer_platform.evaluation.calibration import fit_temperature
 from transfer_platform.progress import Say, silent
-from transfer_platform.recipe.schema import FALSE_ALARM_RATE, Recipe
+from transfer_platform.recipe.promotion_schema import FALSE_ALARM_RATE
+from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training.loop import FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer
 

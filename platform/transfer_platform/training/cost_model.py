@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
+from transfer_model.architecture import Architecture
 from transfer_platform.data.splits import Splits
 from transfer_platform.disk_cache import DiskCache
 
@@ -19,7 +20,7 @@ _NAMESPACE = "costs"
 class CostKey:
     """Key of a cached cost: frozen prefix, image size in pixels, precision, device type (`cpu`, `cuda` or `mps`)."""
 
-    backbone: str
+    backbone: Architecture
     frozen_through: str
     image_size: int
     precision: str
@@ -89,4 +90,4 @@ def load_cost(key: CostKey) -> MeasuredCost | None:
 
 
 def _cache_key(key: CostKey) -> str:
-    return json.dumps({**asdict(key), "torch": version("torch")}, sort_keys=True)
+    return json.dumps({**asdict(key), "backbone": key.backbone.to_json(), "torch": version("torch")}, sort_keys=True)

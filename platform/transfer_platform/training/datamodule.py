@@ -6,6 +6,7 @@ Stored and recomputed features are bitwise identical, so the choice between them
 import torch
 from rich.filesize import decimal
 
+from transfer_model.architecture import Architecture
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.splits import Splits
 from transfer_platform.loading.image_loader import ImageLoader
@@ -41,7 +42,7 @@ class DataModule:
         self._splits, self._device, self._trials, self._epochs = splits, device, trials, epochs
         self._store, self._progress, self._say = store, progress, say
         self._images: dict[tuple[Preprocessing, str], ImageLoader] = {}
-        self._features: dict[tuple[str, str, ViewSchedule], FeatureRows] = {}
+        self._features: dict[tuple[Architecture, str, ViewSchedule], FeatureRows] = {}
         self._say_once = once(say)
 
     def inputs(
@@ -55,13 +56,13 @@ class DataModule:
         self._report_limits(recipe, cached, views)
         if cached.partition is None or not views.stored_count:
             return ImageInputs(cached.network, images, views, recipe.training.batch_size)
-        key = (recipe.backbone.name, recipe.backbone.freeze_through, views)
+        key = (recipe.backbone.architecture, recipe.backbone.freeze_through, views)
         if key not in self._features:
             prefix = FrozenPrefix(cached.partition, precision, self._device, preprocessing.image_size)
             self._features[key] = self._stored(recipe, prefix, images, views) or self._computed(prefix, images, views)
         return FeatureInputs(cached.partition, *self._features[key], views, images.digests, self._device)
 
-    def evict(self, backbone: str, frozen_through: str) -> None:
+    def evict(self, backbone: Architecture, frozen_through: str) -> None:
         """Releases the features of a network that is no longer cached."""
         self._features = {key: rows for key, rows in self._features.items() if key[:2] != (backbone, frozen_through)}
 
@@ -112,7 +113,7 @@ class DataModule:
         return original, augmented
 
     def _should_store(self, store: Store, recipe: Recipe, prefix: FrozenPrefix, views: ViewSchedule) -> bool:
-        cost = measure_cost(prefix, recipe.backbone.name, recipe.backbone.freeze_through)
+        cost = measure_cost(prefix, recipe.backbone.architecture, recipe.backbone.freeze_through)
         epochs = max(self._epochs, recipe.training.epochs)
         costs = study_costs(self._splits, views.stored_count, epochs, self._trials, cost)
         if not costs.worth_storing:

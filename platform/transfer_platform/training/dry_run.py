@@ -9,13 +9,15 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from transfer_model.architecture import Architecture
 from transfer_model.classifier import Classifier, save
 from transfer_model.errors import ModelError, UnreadableImageError, cause
 from transfer_model.model_config import MAX_OOD_SCORE, OodThreshold
 from transfer_model.ood import OodScorer
 from transfer_platform.errors import TrainingError
 from transfer_platform.progress import Say
-from transfer_platform.recipe.schema import FALSE_ALARM_RATE, Recipe
+from transfer_platform.recipe.promotion_schema import FALSE_ALARM_RATE
+from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training.artifact import served_config
 from transfer_platform.training.trial_trainer import TrialTrainer
 
@@ -32,17 +34,17 @@ def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say)
         TrainingError: None of the recipes can be trained, or a recipe raised an error that would end the study. The
             message contains the reasons.
     """
-    trainable: dict[str, Recipe] = {}
+    trainable: dict[Architecture, Recipe] = {}
     failures: list[str] = []
     for recipe in recipes:
-        name, stage = recipe.backbone.name, recipe.backbone.freeze_through
+        backbone, stage = recipe.backbone.architecture, recipe.backbone.freeze_through
         try:
             trainer.dry_run(recipe)
-            trainable.setdefault(name, recipe)
+            trainable.setdefault(backbone, recipe)
         except TrainingError as error:
-            failures.append(f"{name}, frozen through {stage}: {error}")
+            failures.append(f"{backbone}, frozen through {stage}: {error}")
         except (RuntimeError, ValueError) as error:  # would end the study in a trial, after hours
-            raise TrainingError(f"{name}, frozen through {stage}, cannot be trained: {cause(error)}") from error
+            raise TrainingError(f"{backbone}, frozen through {stage}, cannot be trained: {cause(error)}") from error
     if not trainable:
         raise TrainingError("\n  ".join(["no trial of this recipe can be trained:", *failures]))
     for failure in failures:
@@ -62,7 +64,7 @@ def dry_run_serving(trainer: TrialTrainer, recipes: Iterable[Recipe], folder: Pa
         except UnreadableImageError:
             raise
         except (ModelError, MemoryError, RuntimeError, ValueError) as error:
-            raise TrainingError(f"{recipe.backbone.name} cannot be served: {cause(error)}") from error
+            raise TrainingError(f"{recipe.backbone.architecture} cannot be served: {cause(error)}") from error
 
 
 def _serve(trainer: TrialTrainer, recipe: Recipe, folder: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from transfer_model.network import Network
@@ -13,7 +13,7 @@ from transfer_platform.recipe.schema import TrainingConfig
 
 
 def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
-    """Returns an AdamW or SGD optimizer for all trainable parameters; the backbone has its own learning rate.
+    """Returns an AdamW, Adam or SGD optimizer for all trainable parameters; the backbone has its own learning rate.
 
     Biases and norm layers have no weight decay (He et al., "Bag of Tricks for Image Classification", 2019, sec. 3.1).
     """
@@ -27,7 +27,7 @@ def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
         if config.momentum:
             _zero_momentum(optimizer)
         return optimizer
-    return AdamW(groups, lr=rate, fused=True)
+    return (Adam if config.optimizer == "adam" else AdamW)(groups, lr=rate, fused=True)
 
 
 def _zero_momentum(optimizer: SGD) -> None:
@@ -59,7 +59,10 @@ class LearningRateSchedule:
         total = config.epochs * steps_per_epoch
         warmup = min(round(config.warmup_epochs * steps_per_epoch), total)
         self._by_step = _step_scheduler(optimizer, config.schedule, warmup, total)
-        self._plateau = ReduceLROnPlateau(optimizer, factor=0.3, patience=2) if config.schedule == "plateau" else None
+        self._plateau: ReduceLROnPlateau | None = None
+        if config.schedule == "plateau":
+            plateau = config.plateau
+            self._plateau = ReduceLROnPlateau(optimizer, factor=plateau.factor, patience=plateau.patience)
 
     def after_step(self) -> None:
         """Advances the schedule by one optimizer step."""

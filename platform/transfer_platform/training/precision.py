@@ -75,7 +75,7 @@ def fastest_precision(device: torch.device, step: Callable[[], object]) -> str |
 
 def _cache_key(recipe: Recipe, network: Network, device: torch.device, batch_size: int) -> str:
     facts = {
-        "backbone": network.spec.backbone,
+        "backbone": network.spec.backbone.to_json(),
         "frozen_through": recipe.backbone.freeze_through,
         "image_size": network.spec.image_size,
         "batch_size": batch_size,

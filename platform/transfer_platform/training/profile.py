@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from transfer_model.architecture import Architecture
 from transfer_model.network import NetworkSpec
 from transfer_platform.training.cost_model import CostKey, MeasuredCost, save_cost
 from transfer_platform.training.device import choose_device, synchronize
@@ -14,7 +15,7 @@ ROUNDS = 3
 """Number of timed forward passes; the shortest time is used, because the machine may be busy during some passes."""
 
 
-def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> MeasuredCost:
+def measure_cost(prefix: FrozenPrefix, backbone: Architecture, frozen_through: str) -> MeasuredCost:
     """Measures the computation time and feature size of a frozen prefix on one batch, and caches the result."""
     images = torch.zeros(PREFIX_BATCH, 3, prefix.image_size, prefix.image_size, device=prefix.device)
     row_bytes = prefix.spec.row_bytes  # runs the prefix once: the warm-up

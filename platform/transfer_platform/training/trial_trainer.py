@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transfer_model import catalog
+from transfer_model.architecture import Architecture
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.intensity import as_intensity
@@ -32,7 +33,7 @@ class TrialTrainer:
 
     Args:
         splits: Images of the study.
-        pretrained: Maps each backbone name to a file with pretrained weights, or to None for random weights.
+        pretrained: Maps each backbone to a file with pretrained weights, or to None for random weights.
         device: Device on which the networks run.
         trials: Number of trials in the study; used to decide whether storing features saves time.
         epochs: Maximum number of epochs per trial; like `trials`, used to decide whether storing features saves time.
@@ -47,7 +48,7 @@ class TrialTrainer:
     def __init__(
         self,
         splits: Splits,
-        pretrained: Mapping[str, Path | None],
+        pretrained: Mapping[Architecture, Path | None],
         device: torch.device,
         *,
         trials: int = 1,
@@ -63,7 +64,7 @@ class TrialTrainer:
         self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
         self._weights = _image_weights(splits)
         self._say_once = once(say)
-        self._networks: OrderedDict[tuple[str, str], CachedNetwork] = OrderedDict()
+        self._networks: OrderedDict[tuple[Architecture, str], CachedNetwork] = OrderedDict()
         self._cached_networks = cached_networks
 
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
@@ -158,11 +159,11 @@ class TrialTrainer:
     def network_spec(self, recipe: Recipe) -> NetworkSpec:
         """Returns the architecture of a trial's network."""
         size = self.preprocessing(recipe).image_size
-        return NetworkSpec(recipe.backbone.name, len(self.splits.classes), recipe.head.dropout, size)
+        return NetworkSpec(recipe.backbone.architecture, len(self.splits.classes), recipe.head.dropout, size)
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """Returns the preprocessing for a trial's network."""
-        preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
+        preprocessing = catalog.backbone_info(recipe.backbone.architecture).preprocessing_for(recipe.backbone.weights)
         return replace(
             preprocessing,
             image_size=recipe.dataset.image_size or preprocessing.image_size,
@@ -180,14 +181,14 @@ class TrialTrainer:
         return resolve_class_weights(recipe.training, labels, len(self.splits.classes), self._say_once)
 
     def _cached_network(self, recipe: Recipe) -> CachedNetwork:
-        key = (recipe.backbone.name, recipe.backbone.freeze_through)
+        architecture, frozen_through = recipe.backbone.architecture, recipe.backbone.freeze_through
+        key = (architecture, frozen_through)
         if key not in self._networks:
-            pretrained = self._pretrained[recipe.backbone.name]
-            spec, frozen_through = self.network_spec(recipe), recipe.backbone.freeze_through
-            with trial_failures(recipe.backbone.name):
+            spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
+            with trial_failures(str(architecture)):
                 self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
             if summary := self._networks[key].network.weights_summary:
-                self._say_once(f"{recipe.backbone.name}: {summary}")
+                self._say_once(f"{architecture}: {summary}")
         self._networks.move_to_end(key)
         while len(self._networks) > self._cached_networks:
             self._data_module.evict(*self._networks.popitem(last=False)[0])

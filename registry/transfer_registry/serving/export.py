@@ -24,6 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from transfer_model import builtin_networks
+from transfer_model.backbones import BUILTIN
+from transfer_model.catalog import resolve
 from transfer_model.errors import ModelError, cause
 from transfer_model.model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.ood import REFERENCE_FILE
@@ -129,6 +132,8 @@ def _open(uri: str, temporary: str) -> _RegisteredFiles:
 def _write_safetensors(registered: _RegisteredFiles, folder: Path) -> str:
     for name in (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE):
         shutil.copyfile(registered.files / name, folder / name)
+    if resolve(registered.config.network.backbone).library == BUILTIN:
+        shutil.copy(str(builtin_networks.__file__), folder)
     (folder / README_FILE).write_text(safetensors_readme(registered.config), encoding="utf-8")
     return ""
 

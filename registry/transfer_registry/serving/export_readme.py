@@ -1,12 +1,15 @@
 """README.md of an exported model, for users who have only the exported folder."""
 
 from transfer_model import catalog
-from transfer_model.backbones import TORCHVISION, timm_cfg
+from transfer_model.backbones import BUILTIN, TORCHVISION, timm_cfg
 from transfer_model.intensity import describe
 from transfer_model.model_config import ModelConfig
 from transfer_model.network import NetworkSpec
 from transfer_model.structure import find_structure
 from transfer_registry.serving.export_program import program
+
+BUILTIN_MODULE = "builtin_networks"
+"""Module with this project's own networks, which is copied into exports of such networks."""
 
 _ONNX = """\
 # Image classifier with {count} classes (ONNX)
@@ -112,16 +115,19 @@ def onnx_readme(config: ModelConfig, requirements: str) -> str:
 def safetensors_readme(config: ModelConfig) -> str:
     """Returns the README for the safetensors files, including code that loads them."""
     backbone = catalog.resolve(config.network.backbone)
-    library = "torchvision" if backbone.library == TORCHVISION else "timm"
-    architecture = backbone.architecture if library == "torchvision" else backbone.timm_name.split(".")[0]
+    library = {BUILTIN: BUILTIN_MODULE, TORCHVISION: "torchvision"}.get(backbone.library, "timm")
+    architecture = backbone.timm_name.split(".")[0] if library == "timm" else str(config.network.backbone)
     pooled = find_structure(backbone, config.network.image_size).pooled
     loading = (_POOLED if pooled else _LOADING).format(library=library, build=_build_call(config.network))
     return _SAFETENSORS.format(library=library, architecture=architecture, loading=loading, **_values(config))
 
 
 def _build_call(spec: NetworkSpec) -> str:
-    """Returns the timm or torchvision call that builds the same network as `transfer_model.backbones`."""
+    """Returns the call that builds the same network as `transfer_model.backbones` without this project."""
     backbone = catalog.resolve(spec.backbone)
+    if backbone.library == BUILTIN:
+        keywords = ", ".join(f"{name}={value!r}" for name, value in backbone.options.items())
+        return f'{BUILTIN_MODULE}.NETWORKS["{backbone.architecture}"]({keywords}).build({spec.classes})'
     if backbone.library == TORCHVISION:
         options = f", num_classes={spec.classes}"
         if backbone.architecture.startswith("vit_"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from transfer_model.architecture import Architecture
 from transfer_model.classifier import Classifier, ClassifierOutput
 from transfer_model.model_config import MAX_OOD_SCORE
 from transfer_model.network import Network
@@ -44,7 +45,7 @@ def recipe(folder: Path, through: str, **changes: object) -> Recipe:
 def export(
     settings: Recipe, splits: Splits, folder: Path, say: Say = silent
 ) -> tuple[Classifier, TrialTrainer, Network]:
-    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
+    weights = {Architecture(BACKBONE): fetch_weights(BACKBONE, "default", Path()).path}
     trainer = TrialTrainer(splits, weights, torch.device("cpu"), store=Store(folder / "features", 10**9))
     result = trainer.train(settings, lambda _: None)
     network = trainer.finalize(settings, result)
@@ -153,7 +154,7 @@ def test_collapsed_features_give_a_model_without_a_threshold_and_a_warning(isola
         backbone={"name": "timm/cait_xxs24_224", "weights": "none", "freeze_through": "all"},
         training={"epochs": 1, "precision": "float32"},
     )
-    trainer = TrialTrainer(splits, {"timm/cait_xxs24_224": None}, torch.device("cpu"))
+    trainer = TrialTrainer(splits, {Architecture("timm/cait_xxs24_224"): None}, torch.device("cpu"))
     result = trainer.train(settings, lambda _: None)
     messages: list[str] = []
     model = write_artifact(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import transfer_platform.commands.run as run_command
 from transfer_model import classifier
+from transfer_model.architecture import Architecture, Options
 from transfer_model.network import Network
 from transfer_platform.commands._trainer import network_variants
 from transfer_platform.commands.run import run
@@ -77,6 +79,14 @@ def test_a_backbone_that_cannot_be_built_fails_its_trials_only(images: Path) -> 
         "timm/test_resnet": "COMPLETE",
     }
     assert any(each.startswith("trials with this network will fail: timm/crossvit_tiny_240") for each in messages)
+
+
+def test_a_network_with_options_is_trained_and_logged(images: Path) -> None:
+    options = {"layers": [1, 1, 1, 1], "shortcut": "A", "stem": "cifar"}
+    backbone = {"name": "resnet", "options": options, "weights": "none", "freeze_through": "layer3"}
+    outcome = run(recipe(images, backbone=backbone))
+    assert outcome.network.spec.backbone == Architecture("resnet", Options(options))
+    assert json.loads((outcome.model_folder / "model.json").read_text())["network"]["backbone"]["options"] == options
 
 
 def test_every_value_of_freeze_through_is_tried(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from transfer_model.architecture import Architecture
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import macro_recall
 from transfer_platform.recipe.schema import Recipe
@@ -66,7 +67,7 @@ def fewer(splits: Splits) -> Splits:
 
 
 def make_trainer(splits: Splits, store: Path | None = None) -> TrialTrainer:
-    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
+    weights = {Architecture(BACKBONE): fetch_weights(BACKBONE, "default", Path()).path}
     return TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store and Store(store, 10**9))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from transfer_model.architecture import Architecture
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import FoldsConfig, Recipe
@@ -50,7 +51,7 @@ def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
 
 
 def fit(settings: Recipe, splits: Splits, store: Store | None, progress: list[Step] | None = None) -> FitResult:
-    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
+    weights = {Architecture(BACKBONE): fetch_weights(BACKBONE, "default", Path()).path}
     steps = progress if progress is not None else []
     trainer = TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append)
     return trainer.train(settings, lambda _: None)
@@ -209,7 +210,7 @@ def _footer(segment: Path) -> bytes:
 
 
 def test_a_trial_does_not_depend_on_earlier_trials(few, splits, store) -> None:
-    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
+    weights = {Architecture(BACKBONE): fetch_weights(BACKBONE, "default", Path()).path}
     trainer = TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store, cached_networks=1)
     first = trainer.train(recipe(few, "all"), lambda _: None)
     trainer.train(recipe(few, "blocks.5"), lambda _: None)  # evicts the first network

@@ -1,4 +1,4 @@
-"""One network of every family of torchvision and timm: saved, loaded and served, then frozen at every stage.
+"""One network of every family: saved, loaded and served, then frozen at every stage.
 
 Each family is represented by its smallest network at its smallest image size, with random weights and a batch
 of two; networks of more than 50 million parameters are frozen at four stages instead of all.
@@ -18,6 +18,7 @@ import timm
 import torch
 import torchvision
 
+from transfer_model.builtin_networks import NETWORKS
 from transfer_model.classifier import save
 from transfer_model.decode import decode
 from transfer_model.model_config import ModelConfig, OodThreshold
@@ -40,6 +41,7 @@ CLASSES = 3
 LARGE = 50_000_000
 
 FAMILIES = {
+    **{f"builtin/{name}": (name, 32) for name in NETWORKS},
     "timm/beit": ("beit_base_patch16_224", 32),
     "timm/byoanet": ("eca_botnext26ts_256", 32),
     "timm/byobnet": ("test_byobnet", 32),
@@ -172,6 +174,7 @@ def test_every_family_is_represented() -> None:
     builders = map(torchvision.models.get_model_builder, torchvision.models.list_models(module=torchvision.models))
     known = {f"torchvision/{builder.__module__.rpartition('.')[2]}" for builder in builders}
     known |= {f"timm/{module}" for module in timm.list_modules() if timm.list_models(module=module)}
+    known |= {f"builtin/{name}" for name in NETWORKS}
     assert known == set(FAMILIES)
 
 

@@ -228,3 +228,31 @@ def test_operations_that_torch_never_writes_are_refused(content: bytes, tmp_path
             changed.writestr(name, content if name.endswith("data.pkl") else base.read(name))
     with pytest.raises(WeightsError, match=r"calls or changes|never writes"):
         read_state_dicts(tmp_path / "weights.pth")
+
+
+def test_a_changed_byte_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"conv.weight": torch.zeros(64, 64), "conv.bias": torch.zeros(64)}, file)
+    with zipfile.ZipFile(file) as archive:
+        record = next(entry for entry in archive.infolist() if entry.filename.endswith("data/0"))
+    content = bytearray(file.read_bytes())
+    content[record.header_offset + 4096] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"weights\.pth.*{record.filename} does not match its checksum"):
+        read_state_dicts(file)
+
+
+@pytest.mark.parametrize("content", [{"a": {"b": {"c": {"w": torch.ones(2)}}}}, [{"w": torch.ones(2)}]])
+def test_the_message_about_missing_tensors_says_where_they_are_expected(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match="a checkpoint, in which it is nested in at most 2 mappings"):
+        read_state_dicts(tmp_path / "weights.pth")
+
+
+def test_a_number_format_that_torch_lacks_is_an_error_with_file_and_remedy(tmp_path: Path) -> None:
+    header = b'{"w":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}'
+    (tmp_path / "weights.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(3))
+    with pytest.raises(
+        WeightsError, match=r"weights\.safetensors cannot be read: .*F6_E2M3.*; save its tensors as float32"
+    ):
+        read_state_dicts(tmp_path / "weights.safetensors")

@@ -16,13 +16,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from transfer_model.architecture import Architecture, Options
 from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_platform.partition.split import Partition, partition_network
 
 CLASSES, EPOCHS, BATCHES, BATCH = 3, 3, 2, 2
 AUXILIARY_WEIGHT = 0.4
 
+SHORTCUTS = [
+    Architecture("resnet", Options({"layers": [1, 1, 1, 1], "shortcut": "A", "norm": "group", "stem": "cifar"})),
+    Architecture("resnet", Options({"layers": [1, 1, 1, 1], "shortcut": "C", "dilation": 4, "stem": "cifar"})),
+]
+
 FAMILIES = {
+    **dict.fromkeys(SHORTCUTS, 32),
+    "alexnet_cifar": 32,
+    "resnet18_cifar": 32,
     "efficientnet_lite0": 64,
     "torchvision/convnext_tiny": 32,
     "torchvision/densenet121": 32,
@@ -42,7 +51,7 @@ FAMILIES = {
     "timm/swin_tiny_patch4_window7_224": 32,
     "timm/vit_tiny_patch16_224": 32,
 }
-"""Name and image size in pixels."""
+"""Architecture and image size in pixels."""
 SLOW = ("torchvision/inception_v3", "torchvision/maxvit_t")
 """Large images: frozen through the middle stage only."""
 CASES = [

@@ -82,9 +82,38 @@ def test_classes_that_cannot_be_divided_are_excluded_with_the_reason(fill) -> No
     assert "- cat" in written.file.read_text()
     assert "cat (only one distinct image; train and test each need one)" in str(written)
     assert "empty (no readable image of this class in train)" in str(written)
-    assert "dog (every image is identical to an image of another class)" in str(written)
+    assert "dog (every image is identical to an image of class 'copies')" in str(written)
     splits = require_valid(*preflight(open_dataset(recipe.dataset, Path())))
     assert splits.classes == ("ant", "bee", "copies")
+
+
+def test_a_link_to_a_class_folder_is_excluded_rather_than_the_class(fill) -> None:
+    photos = fill(real=12, zeta=12)
+    (photos / "alias").symlink_to("real")
+    written = write_first_recipe("Our photos")
+    assert load_recipe(written.file).dataset.exclude == ("alias",)
+    assert "alias (every image is identical to an image of class 'real')" in str(written)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("file_name,label\n", "has no rows below the header"), ("file_name,label\n\xff", "is not valid UTF-8")],
+)
+def test_a_metadata_file_that_cannot_be_used_is_excluded(fill, content: str, reason: str) -> None:
+    photos = fill(ant=12, bee=12)
+    (photos / "metadata.csv").write_bytes(content.encode("latin-1"))
+    written = write_first_recipe("Our photos")
+    assert load_recipe(written.file).dataset.exclude == ("metadata.csv",)
+    assert reason in written.file.read_text()
+
+
+def test_a_metadata_file_of_images_without_class_folders_must_be_corrected(isolated, write_image) -> None:
+    write_image(isolated / "Our photos" / "1.png", "image 1")
+    (isolated / "Our photos" / "metadata.csv").write_text("file_name,label\n")
+    with pytest.raises(
+        DataError, match=r"metadata\.csv is not used, because it has no rows below the header; outside the class"
+    ):
+        write_first_recipe("Our photos")
 
 
 def test_a_class_that_another_folder_lacks_is_excluded(fill) -> None:

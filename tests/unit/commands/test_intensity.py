@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from transfer_model.architecture import Architecture
 from transfer_platform.commands._open import OpenedRecipe, open_recipe
 from transfer_platform.commands.init import write_first_recipe
 from transfer_platform.errors import DataError, RecipeError
@@ -43,7 +44,7 @@ def opened(folder: Path, *lines: str) -> OpenedRecipe:
 
 def loader(opened: OpenedRecipe) -> ImageLoader:
     splits = opened.trainable_splits()
-    trainer = TrialTrainer(splits, {"timm/test_resnet": None}, torch.device("cpu"))
+    trainer = TrialTrainer(splits, {Architecture("timm/test_resnet"): None}, torch.device("cpu"))
     return ImageLoader(splits.development, trainer.preprocessing(opened.recipe), "light", torch.device("cpu"))
 
 

@@ -91,7 +91,7 @@ def test_an_earlier_answer_is_no_image(isolated: Path, monkeypatch) -> None:
     Image.new("RGB", (8, 8)).save(isolated / "a.png")
     out = Path("predictions.csv")
     first = predict.predict_folder(Path(), "ants", out)
-    assert first.startswith("1 images classified")
+    assert first.startswith("1 image classified")
     assert predict.predict_folder(Path(), "ants", out) == first
     assert out.read_text().splitlines()[1:] == ["a.png,ant,1.000000,,"]
 

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from transfer_model import catalog
-from transfer_model.backbones import Backbone
+from transfer_model.backbones import BUNDLED_NETWORKS, Backbone
 from transfer_model.build_catalog import catalog_entry, compress_stages
+from transfer_model.builtin_networks import NETWORKS
 from transfer_model.catalog import Stage, describe_backbone, expand_stages
 from transfer_model.errors import UnknownBackboneError
 from transfer_platform.commands import check
@@ -42,7 +43,7 @@ def test_names_resolve(name: str, library: str, architecture: str, tag: str) -> 
     [
         ("resnet19", "resnet18"),
         ("efficientnet_lit0", "efficientnet_lite0"),
-        ("keras/resnet50", "expected torchvision/ or timm/"),
+        ("keras/resnet50", "expected builtin/, torchvision/ or timm/"),
         ("torchvision/seresnet50", "unknown backbone"),
         ("timm/resnet50.a1_in2k", "available weights: a1_in1k"),
         ("resnet18.IMAGENET1K_V1", "no weights 'IMAGENET1K_V1'"),
@@ -70,10 +71,20 @@ def test_patterns_match_the_explicit_names_and_parts_of_names() -> None:
     assert len(catalog.names()) > 1200
 
 
-def test_the_info_of_the_bundled_network() -> None:
-    info = catalog.backbone_info("efficientnet_lite0")
-    assert info.parameters == sum(stage.parameters for stage in info.stages) == 3_371_008
+@pytest.mark.parametrize(
+    ("name", "parameters", "image_size"),
+    [
+        ("efficientnet_lite0", 3_371_008, 224),
+        ("efficientnet_lite1", 4_135_680, 240),
+        ("efficientnet_lite2", 4_811_072, 260),
+    ],
+)
+def test_the_info_of_the_bundled_networks(name: str, parameters: int, image_size: int) -> None:
+    info = catalog.backbone_info(name)
+    assert info.parameters == sum(stage.parameters for stage in info.stages) == parameters
     assert info.features == 1280
+    assert (info.preprocessing.image_size, info.preprocessing.crop) == (image_size, 0.875)
+    assert info.preprocessing.interpolation == "bicubic"
     assert [stage.name for stage in info.stages] == [
         "conv_stem", "bn1", *(f"blocks.{number}" for number in range(7)), "conv_head", "bn2",
     ]  # fmt: skip
@@ -102,7 +113,8 @@ def test_the_shipped_catalog_matches_the_installed_libraries() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "efficientnet_lite0", "torchvision/resnet18", "torchvision/googlenet", "torchvision/squeezenet1_1",
+        *BUNDLED_NETWORKS, *(f"builtin/{name}" for name in NETWORKS),
+        "torchvision/resnet18", "torchvision/googlenet", "torchvision/squeezenet1_1",
         "torchvision/vit_b_32", "torchvision/regnet_x_400mf", "timm/resnet18", "timm/test_vit",
         "timm/deit_tiny_distilled_patch16_224", "timm/convnext_atto", "timm/resnet50_clip",
         "timm/vit_small_patch14_dinov2", "timm/qwen3_vit_88m_enc",

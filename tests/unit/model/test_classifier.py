@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -189,14 +189,14 @@ def test_a_config_survives_its_file(config: ModelConfig, tmp_path: Path) -> None
 def test_an_invalid_config_is_rejected(
     config: ModelConfig, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    (tmp_path / "model.json").write_text(json.dumps(asdict(config) | change))
+    (tmp_path / "model.json").write_text(json.dumps(config.to_json() | change))
     with pytest.raises(ModelError, match=message) as error:
         ModelConfig.read(tmp_path)
     assert "model.json" in str(error.value)
 
 
 def test_preprocessing_of_a_wrong_length_or_type_is_rejected(config: ModelConfig, tmp_path: Path) -> None:
-    content = json.loads(json.dumps(asdict(config)))
+    content = json.loads(json.dumps(config.to_json()))
     content["preprocessing"]["mean"] = [0.5, 0.5]
     (tmp_path / "model.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match="mean must have 3 items, but has 2"):

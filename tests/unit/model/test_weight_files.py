@@ -10,6 +10,7 @@ from network_states import assert_backbone_is, spec, state
 from safetensors.torch import save_file
 
 from transfer_model import weight_sources
+from transfer_model.backbones import BUNDLED_NETWORKS
 from transfer_model.errors import UnknownBackboneError, WeightsError
 from transfer_model.network import build_network, build_pretrained_classifier
 
@@ -32,8 +33,9 @@ class TestLocateWeights:
         )
         assert unhashed.sha256_prefix is None
 
-    def test_of_the_installed_weights(self) -> None:
-        source = weight_sources.locate_weights("efficientnet_lite0", "default")
+    @pytest.mark.parametrize("name", BUNDLED_NETWORKS)
+    def test_of_the_installed_weights(self, name: str) -> None:
+        source = weight_sources.locate_weights(name, "default")
         assert source.path is not None
         assert source.path.is_file()
         assert source.url is None

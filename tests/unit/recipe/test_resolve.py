@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from transfer_platform.errors import RecipeError
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity, to_yaml
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice, Range, largest
+from transfer_platform.recipe.search_space import Choice, Range, combination_count, largest
 
 TEXT = """\
 name: ants-bees
@@ -241,3 +242,12 @@ def test_the_largest_value_of_a_field() -> None:
     assert largest(5) == 5
     assert largest(Range[int](low=2, high=12)) == 12
     assert largest(Choice[int](choices=(12, 2))) == 12
+
+
+def test_the_number_of_combinations_of_a_search_space() -> None:
+    choice, whole = Choice[str](choices=("a", "b")), Range[int](low=3, high=9, step=2)
+    assert combination_count({}) == 1
+    assert combination_count({"a": choice, "b": whole}) == 2 * 4
+    assert combination_count({"a": choice, "b": Range[float](low=0.0, high=0.3, step=0.1)}) == 2 * 4
+    assert combination_count({"a": choice, "b": Range[float](low=0.1, high=0.3)}) == math.inf
+    assert combination_count({"a": choice, "b": Range[float](low=0.1, high=0.3, log=True)}) == math.inf

@@ -122,7 +122,7 @@ CASES = {
     "literal": (
         continued("  optimizer: adamv\n"),
         12,
-        "training.optimizer: must be one of adamw, sgd, but got \"adamv\"; did you mean 'adamw'?",
+        "training.optimizer: must be one of adamw, adam, sgd, but got \"adamv\"; did you mean 'adam'?",
     ),
     "name with a blank": (
         changed("ants-bees", "ants bees"),
@@ -240,6 +240,26 @@ CASES = {
         changed("resnet18", "\n    choices:\n      - resnet18\n      - efficientnet_lit0\n") + "search: {}\n",
         11,
         "efficientnet_lite0",
+    ),
+    "unknown option": (
+        changed("name: resnet18", "name: resnet\n  weights: none\n  options:\n    dept: 18"),
+        11,
+        "backbone.options.dept: resnet has no option 'dept' (did you mean 'depth'?); options: depth, layers, block, ",
+    ),
+    "option of a network that has none": (
+        changed("name: resnet18", "name: resnet18\n  options: {depth: 18}"),
+        9,
+        "backbone.options.depth: resnet18 has no options, but got 'depth'; remove it",
+    ),
+    "options that contradict each other": (
+        changed("name: resnet18", "name: resnet\n  weights: none\n  options: {depth: 18, groups: 2}"),
+        10,
+        "backbone.options: resnet: groups, width_per_group and dilation require block: bottleneck",
+    ),
+    "options that are a list": (
+        changed("name: resnet18", "name: resnet\n  weights: none\n  options: [18]"),
+        10,
+        "backbone.options: ",
     ),
     "unknown stage": (changed("  name: resnet18", "  name: resnet18\n  freeze_through: layer5"), 9, "layer4"),
     "stage that one of two backbones lacks": (

@@ -146,6 +146,17 @@ def test_the_runs_of_a_study_that_was_killed_on_this_machine_do_not_prevent_a_re
     assert all(Path(location).is_relative_to(target) for location in locations(target / "mlflow.db")) == relocated
 
 
+@pytest.mark.parametrize("study", ["digits-0a1", "digits-0a-b", "digits-0a-2-x"])
+def test_the_run_of_a_study_with_a_longer_name_prevents_a_relocation(project: Path, study: str) -> None:
+    with study_lock("digits-0a", project / "studies" / "digits-0a", "sqlite:///studies.db"):
+        pass
+    start_run(project, "a")
+    execute(project, f"INSERT INTO tags VALUES ('platform.study', '{study}', 'a')")
+    target = project.rename(project.with_name("mounted"))
+    with pytest.raises(StorageError, match=r"status RUNNING \(a\)"):
+        prepare_database(target / "mlflow.db")
+
+
 def test_a_copy_of_a_folder_with_a_running_run_is_relocated(project: Path) -> None:
     start_run(project)
     copy = shutil.copytree(project, project.with_name("copy"))

@@ -1,5 +1,8 @@
 """Files of models that other tools logged, and files that were added to a model."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,39 @@ def test_a_link_that_was_added_is_damage(listed: Path, tmp_path: Path, target: s
     (tmp_path / "package" / "__init__.py").touch()
     (listed / "code" / "numpy").symlink_to(tmp_path / target)
     assert find_damage(listed) == ["code/numpy was added after the model was registered (delete it)"]
+
+
+def test_a_hidden_link_that_was_added_is_damage(listed: Path, tmp_path: Path) -> None:
+    (listed / "code" / ".numpy").symlink_to(tmp_path)
+    assert find_damage(listed) == ["code/.numpy was added after the model was registered (delete it)"]
+
+
+FIND_DAMAGE = """
+import sys
+from pathlib import Path
+from transfer_registry.model_files import find_damage
+print(*find_damage(Path(sys.argv[1])), sep=chr(10))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "checksums"), [("SHA256SUMS", True), ("loader.py", True), ("MLmodel", True), ("MLmodel", False)]
+)
+def test_a_fifo_is_damage(listed: Path, name: str, checksums: bool) -> None:
+    if not checksums:
+        (listed / "SHA256SUMS").unlink()
+    (listed / name).unlink()
+    os.mkfifo(listed / name)
+    done = subprocess.run(
+        [sys.executable, "-c", FIND_DAMAGE, str(listed)], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.splitlines()[0] == f"{name} cannot be read: it is not a regular file"
+
+
+def test_a_device_is_damage(listed: Path) -> None:
+    (listed / "loader.py").unlink()
+    (listed / "loader.py").symlink_to("/dev/zero")
+    assert find_damage(listed) == ["loader.py cannot be read: it is not a regular file"]
 
 
 def test_files_that_users_mlflow_python_and_desktops_write_into_a_model_are_not_damage(listed: Path) -> None:

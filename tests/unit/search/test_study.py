@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,41 @@ def test_figures_of_a_study_with_pruning(url: str) -> None:
     study = open_study(url)
     study.run(4, loss, ignore)
     assert set(study_figures(study)) == {"history", "importance", "pruning"}
+
+
+GRID = {
+    "head.dropout": Range[float](low=0.0, high=0.5, step=0.25),
+    "training.batch_size": Choice[int](choices=(16, 32)),
+    "training.epochs": Range[int](low=3, high=4),
+}
+
+
+def test_a_small_finite_search_space_is_tried_completely_and_in_an_order_of_its_own(url: str) -> None:
+    orders = []
+    for seed in (0, 1):
+        study = open_study(url, f"seed {seed}", seed=seed, space=GRID)
+        study.run(12, lambda trial: float(trial.number), ignore)
+        orders.append([tuple(trial.params[field] for field in GRID) for trial in study.trials])
+    assert set(orders[0]) == set(orders[1]) == set(product((0.0, 0.25, 0.5), (16, 32), (3, 4)))
+    assert orders[0] != orders[1]
+
+
+def test_an_interrupted_search_of_a_finite_space_proposes_what_an_uninterrupted_one_does(url: str) -> None:
+    whole = open_study(url, "whole", space=GRID)
+    whole.run(12, lambda trial: 0.0, ignore)
+    kills = {2, 5, 9}
+    partial = open_study(url, space=GRID).optuna_study.ask()  # a process that was killed while it proposed values
+    partial.suggest_float("head.dropout", 0.0, 0.5, step=0.25)
+
+    def interrupted(trial: Trial) -> float:
+        if trial.number in kills:
+            kills.remove(trial.number)
+            raise Killed
+        return 0.0
+
+    for _ in kills.copy():
+        with pytest.raises(Killed):
+            open_study(url, space=GRID).run(12, interrupted, ignore)
+    resumed = open_study(url, space=GRID)
+    resumed.run(12, lambda trial: 0.0, ignore)
+    assert [trial.params for trial in resumed.trials] == [trial.params for trial in whole.trials]

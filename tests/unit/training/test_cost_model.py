@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from transfer_model.architecture import Architecture
 from transfer_platform.training.cost_model import (
     DISK_BYTES_PER_SECOND,
     CostKey,
@@ -36,7 +37,7 @@ def test_features_that_take_longer_to_read_than_to_compute_are_not_worth_storing
 
 
 def test_a_measured_cost_is_loaded_for_the_same_prefix_only(isolated: Path) -> None:
-    key, cost = CostKey("resnet18", "layer2", 224, "float32", "cpu"), MeasuredCost(5120, 0.02)
+    key, cost = CostKey(Architecture("resnet18"), "layer2", 224, "float32", "cpu"), MeasuredCost(5120, 0.02)
     assert load_cost(key) is None
     save_cost(key, cost)
     assert load_cost(key) == cost

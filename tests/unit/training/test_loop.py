@@ -326,6 +326,25 @@ def test_plateau_falls_only_when_the_loss_stops_falling(tmp_path) -> None:
     settings = recipe(tmp_path, schedule="plateau", learning_rate=1.0, epochs=8)
     assert set(rates(settings, 2, losses=[8, 7, 6, 5, 4, 3, 2, 1])) == {1.0}
     assert sorted(set(rates(settings, 2, losses=[1.0] * 8))) == pytest.approx([0.09, 0.3, 1.0])
+    faster = recipe(tmp_path, schedule="plateau", learning_rate=1.0, epochs=4, plateau={"factor": 0.1, "patience": 0})
+    assert rates(faster, 1, losses=[1.0] * 4) == pytest.approx([1.0, 1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])
+def test_an_optimizer_has_its_class_and_learns(tmp_path, name: str, kind: str) -> None:
+    made = network()
+    freeze_through(made, "none")
+    optimizer = make_optimizer(made, recipe(tmp_path, optimizer=name, learning_rate=1e-3).training)
+    assert type(optimizer).__name__ == kind
+    images, labels = torch.rand(8, 3, 32, 32), torch.arange(8) % CLASSES
+    losses = []
+    for _ in range(5):
+        loss = torch.nn.functional.cross_entropy(made.eval()(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
 
 
 def test_biases_and_norms_are_not_decayed_and_the_backbone_has_a_lower_rate(tmp_path) -> None:

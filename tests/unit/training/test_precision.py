@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from transfer_model.architecture import Architecture
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training import precision
 from transfer_platform.training.precision import fastest_precision, select_precision
@@ -77,7 +78,7 @@ class TimedNetwork(nn.Module):
     def __init__(self, clock: Clock, fail: Callable[[int, torch.dtype], None]) -> None:
         super().__init__()
         self.head = nn.Linear(3, 2)
-        self.spec = SimpleNamespace(backbone="timed", image_size=4)
+        self.spec = SimpleNamespace(backbone=Architecture("timed"), image_size=4)
         self.clock, self.fail = clock, fail
         self.batches: list[int] = []
 

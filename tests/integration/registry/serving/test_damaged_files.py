@@ -36,7 +36,7 @@ with warnings.catch_warnings():
     # MLflow warns about one of its own type hints on import.
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
     from transfer_registry.errors import RegistryError
-    from transfer_registry.model_files import CHECKSUMS_TAG
+    from transfer_registry.model_files import CHECKSUMS_TAG, write_checksums
     from transfer_registry.model_uri import model_uri
     from transfer_registry.packaging import log_model
     from transfer_registry.serving.server import create_app
@@ -137,6 +137,16 @@ def restored(folder: Path, tmp_path: Path) -> Iterator[Path]:
     shutil.copytree(backup, folder)
 
 
+@pytest.fixture
+def untagged(restored: Path) -> Iterator[Path]:
+    """The model's folder, while the tag of the logged model is deleted."""
+    client = MlflowClient()
+    digest = _digest(restored / "SHA256SUMS")
+    client.delete_logged_model_tag(restored.parent.name, CHECKSUMS_TAG)
+    yield restored
+    client.set_logged_model_tags(restored.parent.name, {CHECKSUMS_TAG: digest})
+
+
 # Commands: each returns the message of the error.
 
 
@@ -232,10 +242,52 @@ def test_a_copy_of_the_folder_from_a_backup_is_a_remedy(restored: Path, tmp_path
     )
 
 
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("damage", [missing, empty, cut_in_half, other_content])
-def test_a_damaged_list_of_checksums_is_found(restored: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_list_of_checksums_is_found(
+    restored: Path, tmp_path: Path, damage: Callable[[Path], None], command: Callable[[Path], str]
+) -> None:
     damage(restored / "SHA256SUMS")
-    assert f"SHA256SUMS {'is missing' if damage is missing else 'has changed'}" in verify(tmp_path)
+    assert f"SHA256SUMS {'is missing' if damage is missing else 'has changed'}" in command(tmp_path)
+
+
+def change_code_and_list(folder: Path) -> None:
+    with (folder / "loader.py").open("a") as file:
+        file.write("\nraise SystemExit('executed')\n")
+    write_checksums(folder)
+
+
+def copy_of_the_version() -> str:
+    return f"models:/copied/{MlflowClient().copy_model_version(f'models:/{MODEL}/1', 'copied').version}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_code_that_was_changed_consistently_with_the_list_is_not_executed(
+    restored: Path, tmp_path: Path, command: Callable[[Path], str]
+) -> None:
+    change_code_and_list(restored)
+    message = command(tmp_path)
+    assert "SHA256SUMS has changed since the model was registered" in message
+    assert "executed" not in message
+
+
+@pytest.mark.parametrize("kind", ["version", "logged model", "latest", "copy"])
+def test_the_recorded_checksum_is_found_for_every_reference_to_a_model(
+    restored: Path, tmp_path: Path, kind: str
+) -> None:
+    uri = {
+        "version": lambda: f"models:/{MODEL}/1",
+        "logged model": lambda: f"models:/{restored.parent.name}",
+        "latest": lambda: f"models:/{MODEL}/latest",
+        "copy": copy_of_the_version,
+    }[kind]()
+    change_code_and_list(restored)
+    try:
+        message = refused("predict", "images", "--model", uri, "--out", str(tmp_path / "out.csv"))
+        assert "SHA256SUMS has changed since the model was registered" in message
+    finally:
+        if kind == "copy":
+            MlflowClient().delete_registered_model("copied")
 
 
 def test_all_damaged_files_are_named_together(restored: Path, tmp_path: Path) -> None:
@@ -250,27 +302,27 @@ def test_all_damaged_files_are_named_together(restored: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("damage", [missing, empty, cut_in_half])
 @pytest.mark.parametrize("pattern", ["MLmodel", *FILES[4:]])
 def test_without_checksums_files_that_cannot_be_read_are_named(
-    restored: Path, tmp_path: Path, pattern: str, damage: Callable[[Path], None], command: Callable[[Path], str]
+    untagged: Path, tmp_path: Path, pattern: str, damage: Callable[[Path], None], command: Callable[[Path], str]
 ) -> None:
     """A model that an earlier version of the platform logged."""
-    (restored / "SHA256SUMS").unlink()
-    damage(restored / pattern)
+    (untagged / "SHA256SUMS").unlink()
+    damage(untagged / pattern)
     if (pattern, damage) == ("MLmodel", cut_in_half):  # the first half is valid YAML
-        (restored / pattern).write_text("flavors: [")
+        (untagged / pattern).write_text("flavors: [")
     message = command(tmp_path)
     assert f"{pattern} is missing" in message if damage is missing else f"{pattern} cannot be read" in message
-    assert f"{restored} are damaged" in message
+    assert f"{untagged} are damaged" in message
     assert REMEDY in message
 
 
 @pytest.mark.parametrize("file", ["loader.py", "artifacts/model/model.json"])
 def test_without_checksums_a_model_that_cannot_be_loaded_ends_in_a_message(
-    restored: Path, tmp_path: Path, file: str
+    untagged: Path, tmp_path: Path, file: str
 ) -> None:
-    (restored / "SHA256SUMS").unlink()
-    found = restored / file
+    (untagged / "SHA256SUMS").unlink()
+    found = untagged / file
     found.write_text("{}" if found.suffix == ".json" else "import nothing_of_this_name\n")
-    assert f"cannot load models:/{MODEL}@champion from {restored}" in predict(tmp_path)
+    assert f"cannot load models:/{MODEL}@champion from {untagged}" in predict(tmp_path)
 
 
 def test_a_cause_outside_of_the_files_is_not_called_damage(
@@ -284,16 +336,6 @@ def test_a_cause_outside_of_the_files_is_not_called_damage(
 def test_the_model_card_may_be_edited(restored: Path) -> None:
     (restored / "artifacts" / "model" / "README.md").write_text("another card")
     assert "files of 1 version: unchanged" in platform("models", "verify").output
-
-
-@pytest.fixture
-def untagged(restored: Path) -> Iterator[Path]:
-    """The model's folder, while the tag of the logged model is deleted."""
-    client = MlflowClient()
-    digest = _digest(restored / "SHA256SUMS")
-    client.delete_logged_model_tag(restored.parent.name, CHECKSUMS_TAG)
-    yield restored
-    client.set_logged_model_tags(restored.parent.name, {CHECKSUMS_TAG: digest})
 
 
 @pytest.fixture

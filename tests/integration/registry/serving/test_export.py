@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
+from transfer_model.architecture import Architecture, Options
 from transfer_model.classifier import Classifier, save
 from transfer_model.intensity import Intensity
 from transfer_model.model_config import ModelConfig, OodThreshold
@@ -103,7 +104,11 @@ def refused(*arguments: object) -> str:
 
 
 def small(
-    backbone: str, registered: Registered, folder: Path, temperature: float = 0.7, intensity: Intensity | None = None
+    backbone: Architecture | str,
+    registered: Registered,
+    folder: Path,
+    temperature: float = 0.7,
+    intensity: Intensity | None = None,
 ) -> Path:
     """Copies the registered model and replaces the network by one with random weights, 64 x 64 pixels."""
     spec = NetworkSpec(backbone, len(LABELS), 0.0, 64)
@@ -262,15 +267,35 @@ def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(he
         np.testing.assert_allclose(logits, Classifier.load(here.model).network(image), rtol=0, atol=1e-5)
 
 
+def test_the_export_of_a_builtin_network_contains_its_code(registered: Registered, tmp_path: Path) -> None:
+    options = Options({"layers": [1, 1, 1, 1], "shortcut": "A", "stem": "cifar"})
+    model = small(Architecture("resnet", options), registered, tmp_path / "model")
+    out = tmp_path / "out"
+    export(str(model), "safetensors", out)
+    program = tmp_path / "load.py"
+    program.write_text(f"import os, sys\nsys.path.insert(0, os.getcwd())\n{snippet(out)}{ASK}")
+    image = torch.rand(1, 3, 64, 64)
+    save_file({"image": image}, tmp_path / "image.safetensors")
+    logits = json.loads(run_isolated("runpy.run_path(sys.argv[0])", out, program, tmp_path / "image.safetensors"))
+    with torch.inference_mode():
+        expected = Classifier.load(model / "artifacts" / "model").network(image)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("backbone", "call"),
     [
         ("torchvision/vit_b_16", 'torchvision.models.get_model("vit_b_16", num_classes=2, image_size=64)'),
         ("torchvision/resnet18", 'torchvision.models.get_model("resnet18", num_classes=2)'),
+        ("alexnet_cifar", 'builtin_networks.NETWORKS["alexnet_cifar"]().build(2)'),
+        (
+            Architecture("resnet", Options({"depth": 18, "layers": [1, 1, 1, 1], "shortcut": "A"})),
+            "builtin_networks.NETWORKS[\"resnet\"](depth=18, layers=(1, 1, 1, 1), shortcut='A').build(2)",
+        ),
         ("timm/vit_tiny_patch16_224", 'timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=64)'),
     ],
 )
-def test_the_call_that_builds_the_librarys_network(backbone: str, call: str) -> None:
+def test_the_call_that_builds_the_librarys_network(backbone: Architecture | str, call: str) -> None:
     spec = NetworkSpec(backbone, 2, 0.0, 64)
     prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     readme = safetensors_readme(ModelConfig(spec, LABELS, prepare, "bfloat16", 1.0, OodThreshold(0.1, 0.05)))

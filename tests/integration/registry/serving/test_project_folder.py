@@ -165,7 +165,7 @@ def predict(_place: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     Image.new("RGB", (64, 64), "green").save(tmp_path / "images" / "a.png")
     output = _output("predict", str(tmp_path / "images"), "--model", "ants-bees", "--out", str(tmp_path / "out.csv"))
-    assert "1 images classified" in output
+    assert "1 image classified" in output
 
 
 def export(_place: Path, tmp_path: Path) -> None:
