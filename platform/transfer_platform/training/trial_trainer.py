@@ -14,6 +14,7 @@ from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.intensity import as_intensity
 from transfer_platform.data.splits import Splits
+from transfer_platform.errors import TrainingError
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
 from transfer_platform.recipe.schema import Recipe, TrainingConfig
@@ -26,6 +27,7 @@ from transfer_platform.training.failures import trial_failures
 from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.precision import autocast, select_precision
+from transfer_platform.training.solved_head import SolvedHead
 
 
 class TrialTrainer:
@@ -78,8 +80,10 @@ class TrialTrainer:
         """
         cached = self._cached_network(recipe)
         inputs = self._inputs(recipe, cached)
-        network = cached.reset(recipe.seed, recipe.head.dropout)
         data = self._trial_data(recipe, inputs)
+        if recipe.head.kind != "linear":
+            return self._solve(recipe, data, after_epoch)
+        network = cached.reset(recipe.seed, recipe.head.dropout)
         options = FitOptions(self._training_config(recipe), self.precision, objective(recipe), after_epoch)
         with threads_for(recipe.training.batch_size * inputs.elements):
             if self.splits.folds:
@@ -170,7 +174,31 @@ class TrialTrainer:
             intensity=as_intensity(recipe.dataset.intensity),
         )
 
+    def _solve(self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None]) -> FitResult:
+        folds = self._fold_data(data) if self.splits.folds else [data]
+        result = self._solved_head(recipe).fit(folds, objective(recipe), after_value)
+        if self.splits.folds:
+            return result
+        self._refit(recipe, data, result.best.number)
+        return replace(result, weights=self._cached_network(recipe).trainable.copy())
+
+    def _solved_head(self, recipe: Recipe) -> SolvedHead:
+        network = self.untrained_network(recipe)
+        if not network.head_is_output:
+            raise TrainingError(
+                f"head.kind: {recipe.head.kind} is impossible, because the logits of {recipe.backbone.architecture} are "
+                "not the output of a single head; use head.kind: linear"
+            )
+        features = self.features(recipe, network, range(len(self.splits.development)))
+        return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
+
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
+        """Trains a network for a number of epochs, or solves its head for the value with this number."""
+        if recipe.head.kind != "linear":
+            solution = self._solved_head(recipe).refit(data, epochs)
+            network = self.untrained_network(recipe)
+            network.set_head(*solution)
+            return network.eval()
         network = self.untrained_network(recipe)
         with threads_for(recipe.training.batch_size * data.inputs.elements):
             refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
