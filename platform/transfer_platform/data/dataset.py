@@ -71,8 +71,8 @@ class ScannedDataset:
         """Splits the images with `build_splits`, as configured in the recipe.
 
         Args:
-            similar: Digests of each set of near duplicates, which stay together when images are divided by fractions or
-                into folds. Ignored if `dataset.group_near_duplicates` is false.
+            similar: Digests of each set of near duplicates. A set stays together when images are assigned to splits
+                by fraction, or to folds. Ignored if `dataset.group_near_duplicates` is false.
         """
         specs = self.resolved_splits.split_specs
         validation = specs["validation"]

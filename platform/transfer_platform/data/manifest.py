@@ -60,7 +60,7 @@ class Manifest:
     """The parsed contents of a manifest.
 
     Attributes:
-        file: File of the manifest; a folder if the manifest consists of several files below this folder.
+        file: Path of the manifest file or, if the manifest consists of several files, the folder that contains them.
         rows: All rows with the correct number of cells.
         errors: The line or row number and the message of each error; empty if the manifest is valid.
         notes: Messages about the columns.

@@ -210,7 +210,7 @@ def _join_lines(lines: Sequence[str]) -> str:
 
 
 def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:
-    """Rejects nested split folders: the inner folder would be read twice and its name mistaken for a class."""
+    """Rejects nested split folders, because the inner one would be read twice and its name mistaken for a class."""
     resolved = {split: folder.resolve() for split, folder in folders.items()}
     for split, folder in resolved.items():
         for other, parent in resolved.items():

@@ -27,9 +27,9 @@ MAX_COLOR_DIFFERENCE = 5.0
 MAX_ASPECT_DIFFERENCE = 0.05
 """Maximum difference in log aspect ratio between near duplicates."""
 _LARGE = 4
-"""Number of images in the rows of a tile that form a large group."""
+"""A group is large if the rows of a tile contain at least this many of its images."""
 MIN_CONTRAST = 4.0
-"""Standard deviation of brightness (0 to 255) below which images, such as blank pages, are not compared."""
+"""Images with a lower standard deviation of brightness (0 to 255), such as blank pages, are not compared."""
 
 
 def similar_images(images: Sequence[ImageRecord], stats: ImageStats) -> list[tuple[str, ...]]:
@@ -114,11 +114,10 @@ def _unmerged(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields parts (rows, columns) of a tile that contain all pairs of images in different groups with similar hashes.
+    """Yields parts (rows, columns) of a tile that cover every pair of similar hashes from different groups.
 
     `group` (N,) holds group numbers. Frames from a fixed camera form one large group after the first tiles; comparing
-    these frames with each other, or with those of another camera, would take time that grows with the square of their
-    number.
+    all pairs of these frames, or of frames from two such cameras, would take quadratic time.
     """
     groups, position, counts = np.unique(group[rows], return_inverse=True, return_counts=True)
     is_large = counts >= _LARGE
@@ -136,7 +135,7 @@ def _may_be_similar(
 ) -> NDArray[np.bool_]:
     """Returns a mask (M,) that is True for each image of `others` (M,) whose hash may be similar to one of `members`.
 
-    By the triangle inequality, the angle between two similar hashes limits the angle to any member.
+    By the triangle inequality, a hash that is too far from the middle member is not similar to any member.
     """
     center = vectors[members[len(members) // 2]]
     radius = np.arccos(np.clip((vectors[members] @ center).min(), -1, 1))

@@ -85,7 +85,7 @@ class _RegisteredFiles:
 
 
 class _ExportedModel(nn.Module):
-    """Network that maps resized pixels to predictions. Creating it moves the classifier to the CPU."""
+    """Network that maps resized pixels to predictions. Creating this network moves the classifier to the CPU."""
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()

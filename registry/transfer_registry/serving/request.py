@@ -152,5 +152,5 @@ def _split_values(value: object) -> list[object] | None:
 
 
 def _are_labels(value: object) -> TypeGuard[list[object]]:
-    """Returns True for a list that contains no list or dictionary; pandas treats nested lists as multi-level labels."""
+    """Returns True if a list has no nested list or dictionary, because pandas reads these as multi-level labels."""
     return isinstance(value, list) and not any(isinstance(label, (list, dict)) for label in value)
