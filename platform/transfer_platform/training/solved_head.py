@@ -35,7 +35,8 @@ class HeadSolver:
         hyperparameter: Name in metrics and messages.
         values: Values of the hyperparameter for features whose mean squared distance from their mean is 1.
         power: The value for features that are s times as large is `value * s**power`.
-        sharpness: Factor that makes the scores large enough to be calibrated; None if the scores are logits already.
+        sharpness: Factor that brings the scores into the range of logits, so that temperature scaling can calibrate
+            them; None if the scores are calibrated logits already.
         needs_all_classes: Whether every class needs a training image in every fold.
     """
 
@@ -55,7 +56,7 @@ SOLVERS: Mapping[str, HeadSolver] = {
     "logistic": HeadSolver(logistic_path, "C", tuple(10 ** (step / 4) for step in range(-4, 17)), power=-2),
     "ridge": HeadSolver(ridge_path, "alpha", tuple(10 ** (step / 4) for step in range(-12, 13)), 2, sharpness=10),
     "lda": HeadSolver(
-        lda_path, "shrinkage", tuple(2**-step for step in range(12)), 0, sharpness=1, needs_all_classes=True
+        lda_path, "shrinkage", tuple(2**-step for step in range(12)), 0, sharpness=0.1, needs_all_classes=True
     ),
     "prototype": HeadSolver(_prototypes, "none", (1.0,), 0, sharpness=10, needs_all_classes=True),
 }
