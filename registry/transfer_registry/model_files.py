@@ -160,7 +160,7 @@ def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
     listed = {line.partition("  ")[2] for line in checksums.splitlines()}
     for name in _names(folder):
         if name not in listed:  # Python would import an additional module when it loads the model
-            yield f"{name} was added after the model was registered (delete it)"
+            yield f"{name} was added after the model was registered, so delete it"
 
 
 def _names(folder: Path) -> list[str]:

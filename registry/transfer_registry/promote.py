@@ -45,7 +45,7 @@ class PromotionResult:
     """Result of `promote_candidate`.
 
     Attributes:
-        verdict: Verdict of the gate; the first result is that of the parity rule.
+        verdict: The gate's verdict; the first of its rule results is for the parity rule.
         promoted: True if this verdict made the version the champion, even if the version has since been replaced.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
     """

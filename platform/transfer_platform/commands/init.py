@@ -113,7 +113,7 @@ def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDat
 
 
 def _open(source: str, train: str | None, exclude: dict[str, str], progress: Progress) -> ScannedDataset:
-    """Opens a dataset; adds an unusable metadata file to `exclude` if there are class folders."""
+    """Opens a dataset. If its metadata file is unusable but there are class folders, adds the file to `exclude`."""
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     splits = SplitsConfig(train=train)
     config = DatasetConfig(source=source, splits=splits, on_bad_image="skip", exclude=tuple(exclude))

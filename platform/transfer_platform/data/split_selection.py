@@ -135,7 +135,7 @@ class _Selection:
         return is_movable
 
     def _move_to_rest(self, index: int) -> None:
-        """Moves a unit to the rest if test keeps another unit of each of its classes."""
+        """Moves a unit out of test if test then still has another unit of each class that occurs in this unit."""
         labels = self.units[index].labels
         if self.is_test[index] and all(self._in_test[each] > 1 for each in labels):
             self._move(index, labels, -1)

@@ -77,7 +77,7 @@ def _limitations(config: ModelConfig) -> str:
     if unknown.threshold == MAX_OOD_SCORE:
         return (
             f"No image is flagged as unknown, because no threshold guarantees a false alarm rate of "
-            f"{unknown.false_alarms:.1%}: too few images were held out, or the features do not distinguish the images."
+            f"{unknown.false_alarms:.1%}: too few images were held out, or all images have similar features."
         )
     return (
         f"An image is flagged as unknown if its out-of-distribution score exceeds {unknown.threshold:.4g}, "

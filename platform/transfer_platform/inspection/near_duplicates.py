@@ -27,7 +27,7 @@ MAX_COLOR_DIFFERENCE = 5.0
 MAX_ASPECT_DIFFERENCE = 0.05
 """Maximum difference in log aspect ratio between near duplicates."""
 _LARGE = 4
-"""A group is large if the rows of a tile contain at least this many of its images."""
+"""A group is large if at least this many of its images are in the rows of a single tile."""
 MIN_CONTRAST = 4.0
 """Images with a lower standard deviation of brightness (0 to 255), such as blank pages, are not compared."""
 

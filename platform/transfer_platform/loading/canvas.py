@@ -34,7 +34,7 @@ _ASPECT_BYTES = 4
 
 
 def canvas_side(image_size: int, longest: int | None = None) -> int:
-    """Returns the canvas side C for networks with input side S. C is at most `longest`, the longest side of any image.
+    """Returns the side length C of the canvas for inputs of side length S. C is at most the longest image side.
 
     >>> canvas_side(224), canvas_side(224, longest=32)
     (320, 32)

@@ -168,7 +168,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces a network in its current mode and observes its graph; returns `known` instead if its graph is the same."""
+    """Traces a network in its current mode and returns the observed graph, or `known` if the graphs are identical."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known

@@ -125,7 +125,7 @@ def _quoted(text: str) -> str:
 
 
 def _styled(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Formats sections in block style, ranges and lists on a single line, and ambiguous text in quotes."""
+    """Formats each section in block style and each range or list on a single line; quotes ambiguous text."""
     if isinstance(value, dict):
         block = CommentedMap({key: _styled(item) for key, item in value.items()})
         if is_range(value):

@@ -80,7 +80,7 @@ class _RegisteredFiles:
     config: ModelConfig
 
     def load_classifier(self) -> Classifier:
-        """Loads the classifier with the code that was registered with the model."""
+        """Loads the classifier, using the code that was registered with the model."""
         return cast("Classifier", load_pyfunc(self.uri, self.folder).unwrap_python_model().classifier)
 
 
