@@ -44,7 +44,7 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     assert 'source: "Our photos"\n' in text  # relative, as it lies beside the recipe
     recipe = load_recipe(written.file)
     assert (recipe.name, recipe.promotion and recipe.promotion.model) == ("our-photos", "our-photos")
-    assert recipe.dataset.splits.model_dump() == {"train": ".", "validation": 0.2, "test": 0.2}
+    assert recipe.dataset.splits.model_dump() == {"train": ".", "validation": {"folds": 5}, "test": 0.2}
     assert recipe.search is not None
     assert recipe.search.metric == "validation/loss"
     _, splits = preflight(open_dataset(recipe.dataset, Path()))
@@ -53,7 +53,7 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     assert recipe.promotion.gate.accuracy is not None
     asked = recipe.promotion.gate.accuracy.at_least
     assert asked == pytest.approx((1 + max(counts) / sum(counts)) / 2, abs=0.01)
-    training = len(splits.train) + len(splits.validation)
+    training = len(splits.train)
     assert f"# {training} images for training and validation, 2 classes: ant (" in text
     assert "2 classes: ant (" in str(written)
     assert "median size of your images: 8 x 8" in text
