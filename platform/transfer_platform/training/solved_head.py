@@ -1,7 +1,8 @@
-"""Heads that are solved exactly on the features of a frozen backbone instead of being trained step by step.
+"""Heads that are solved exactly on the features of a frozen backbone.
 
-A solver returns the heads for all values of its hyperparameter, for all folds, in one go. In a trial, each value takes
-the place of an epoch.
+Unlike a head that is trained step by step, such a head does not depend on a learning rate or a number of epochs. A
+solver returns the heads for all values of its hyperparameter and all folds in one go; in a trial, each value takes the
+place of an epoch.
 """
 
 import time

@@ -118,6 +118,7 @@ class TrialTrainer:
         network = self.untrained_network(recipe)
         size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
         images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
+        _require_solvable(recipe, network)
         cached.trainable.train()
         with trial_failures("first step"), autocast(self.device, self.precision):
             logits, auxiliary_logits = network.forward_with_auxiliary(images)
@@ -184,11 +185,7 @@ class TrialTrainer:
 
     def _solved_head(self, recipe: Recipe) -> SolvedHead:
         network = self.untrained_network(recipe)
-        if not network.head_is_output:
-            raise TrainingError(
-                f"head.kind: {recipe.head.kind} is impossible, because the logits of {recipe.backbone.architecture} are "
-                "not the output of a single head; use head.kind: linear"
-            )
+        _require_solvable(recipe, network)
         features = self.features(recipe, network, range(len(self.splits.development)))
         return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
 
@@ -250,6 +247,14 @@ class TrialTrainer:
             )
             for fold in range(self.splits.fold_count)
         ]
+
+
+def _require_solvable(recipe: Recipe, network: Network) -> None:
+    if recipe.head.kind != "linear" and not network.head_is_output:
+        raise TrainingError(
+            f"head.kind: {recipe.head.kind} is impossible, because the logits of {recipe.backbone.architecture} are "
+            "not the output of a single head; use head.kind: linear"
+        )
 
 
 def _image_weights(splits: Splits) -> Tensor | None:
