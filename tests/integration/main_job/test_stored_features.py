@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,18 +23,6 @@ from transfer_platform.training.trial_trainer import TrialTrainer
 
 BACKBONE = "efficientnet_lite0"
 TRAINED = Path(__file__).parents[3] / "benchmarks" / "ants_bees_trained.yaml"
-
-
-@pytest.fixture(scope="session")
-def few(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty training and ten test photographs per class."""
-    folder = tmp_path_factory.mktemp("few")
-    for split, count in (("train", 20), ("val", 10)):
-        for label in ("ants", "bees"):
-            (folder / split / label).mkdir(parents=True)
-            for path in sorted((photographs / split / label).glob("*.jpg"))[:count]:
-                shutil.copy(path, folder / split / label)
-    return folder
 
 
 def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
