@@ -1,0 +1,80 @@
+"""Preconditioner of logistic regression: one Cholesky factor per class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transfer_platform.solvers.logistic_problems import Problems
+
+COLUMN_BLOCKS = 4
+"""Blocks of columns of a Gram matrix; only blocks on and below the diagonal are computed."""
+NEGLIGIBLE = 0.02
+"""Images whose curvature is below this fraction of the mean are left out of a Gram matrix."""
+
+
+@dataclass(frozen=True)
+class BlockPreconditioner:
+    """Inverses of the diagonal blocks of the Hessian, one block per class, shared by groups of problems.
+
+    With more than two classes, the coefficients W of all C classes (not the C - 1 differences V = R W) have the
+    Hessian blocks `sum(weights * p * (1 - p) * x x^T) + I`. The blocks are averaged over the problems of a group, and
+    `R blocks^-1 R^T` approximates the inverse Hessian of V (an additive Schwarz method). With two classes, the only
+    block is the Hessian itself, and each problem is its own group.
+
+    Attributes:
+        inverses: Inverses (B, G, D, D) of the blocks of G groups; B is 1 with two classes, else C. float32.
+    """
+
+    inverses: Tensor
+
+    @staticmethod
+    def at(problems: Problems, probabilities: Tensor, groups: int) -> BlockPreconditioner:
+        """Computes the inverses at a solution.
+
+        Args:
+            problems: P problems; those of a group are adjacent.
+            probabilities: Probabilities (N, C - 1, P) at the solution.
+            groups: Number G of groups with the same number of problems; without effect with two classes.
+        """
+        if problems.classes > 2:
+            probabilities = torch.cat([probabilities, 1 - probabilities.sum(dim=1, keepdim=True)], dim=1)
+        curvature = probabilities * (1 - probabilities).clamp_(min=0) * problems.weights.float()[:, None]
+        if problems.classes > 2:
+            curvature = curvature.unflatten(2, (groups, -1)).mean(dim=3)
+        inverses = [[_inverse(problems.rows.fast, column) for column in block.T] for block in curvature.unbind(1)]
+        return BlockPreconditioner(torch.stack([torch.stack(row) for row in inverses]))
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Returns approximately the product (D, C - 1, P) of the inverse Hessians with a gradient."""
+        blocks, groups = self.inverses.shape[:2]
+        if blocks > 1:
+            gradient = torch.cat([gradient, -gradient.sum(dim=1, keepdim=True)], dim=1)
+        grouped = gradient.unflatten(2, (groups, -1)).permute(1, 2, 0, 3)
+        product = (self.inverses @ grouped).permute(2, 0, 1, 3).flatten(2)
+        return product[:, :-1] - product[:, -1:] if blocks > 1 else product
+
+
+def _inverse(rows: Tensor, curvature: Tensor) -> Tensor:
+    """Returns the inverse (D, D) of `sum(curvature * x x^T) + I`, without a penalty of the bias."""
+    used = curvature > NEGLIGIBLE * curvature.mean()
+    if used.float().mean() < 0.8:
+        rows, curvature = rows[used], curvature[used]
+    hessian = _gram(rows * curvature.sqrt()[:, None])
+    diagonal = hessian.diagonal()
+    diagonal[:-1] += 1
+    diagonal += 1e-6 * diagonal.max()
+    return torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Returns the lower triangle (D, D) of `rows.T @ rows`; elements above it are undefined."""
+    size = rows.shape[1]
+    if size < 256:
+        return rows.T @ rows
+    gram, width = rows.new_zeros(size, size), -(-size // COLUMN_BLOCKS)
+    for start in range(0, size, width):
+        torch.mm(rows[:, start:].T, rows[:, start : start + width], out=gram[start:, start : start + width])
+    return gram
