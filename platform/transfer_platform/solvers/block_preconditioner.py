@@ -22,7 +22,7 @@ class BlockPreconditioner:
     With more than two classes, the coefficients W of all C classes (not the C - 1 differences V = R W) have the
     Hessian blocks `sum(weights * p * (1 - p) * x x^T) + I`. The blocks are averaged over the problems of a group, and
     `R blocks^-1 R^T` approximates the inverse Hessian of V (an additive Schwarz method). With two classes, the only
-    block is the Hessian itself, and each problem is its own group.
+    block is the Hessian itself, and a group should contain only problems with nearly the same solution.
 
     Attributes:
         inverses: Inverses (B, G, D, D) of the blocks of G groups; B is 1 with two classes, else C. float32.
@@ -36,14 +36,13 @@ class BlockPreconditioner:
 
         Args:
             problems: P problems; those of a group are adjacent.
-            probabilities: Probabilities (N, C - 1, P) at the solution.
-            groups: Number G of groups with the same number of problems; without effect with two classes.
+            probabilities: Probabilities (N, C - 1, P) at the solution, float64.
+            groups: Number G of groups with the same number of problems.
         """
         if problems.classes > 2:
             probabilities = torch.cat([probabilities, 1 - probabilities.sum(dim=1, keepdim=True)], dim=1)
-        curvature = probabilities * (1 - probabilities).clamp_(min=0) * problems.weights.float()[:, None]
-        if problems.classes > 2:
-            curvature = curvature.unflatten(2, (groups, -1)).mean(dim=3)
+        curvature = probabilities * (1 - probabilities) * problems.weights[:, None]
+        curvature = curvature.clamp_(min=0).float().unflatten(2, (groups, -1)).mean(dim=3)
         inverses = [[_inverse(problems.rows.fast, column) for column in block.T] for block in curvature.unbind(1)]
         return BlockPreconditioner(torch.stack([torch.stack(row) for row in inverses]))
 

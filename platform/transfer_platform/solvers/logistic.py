@@ -7,7 +7,7 @@ from torch import Tensor
 
 from transfer_platform.solvers.linear_path import LinearPath
 from transfer_platform.solvers.logistic_problems import Problems, Rows
-from transfer_platform.solvers.newton import minimize
+from transfer_platform.solvers.newton import Preconditioning, minimize
 
 
 def logistic_path(features: Tensor, targets: Tensor, weights: Tensor, values: Sequence[float]) -> LinearPath:
@@ -29,9 +29,11 @@ def logistic_path(features: Tensor, targets: Tensor, weights: Tensor, values: Se
     rows = Rows.of(features, weights.double().sum(dim=0))
     penalties = torch.as_tensor(values, dtype=torch.float64)
     solution = torch.zeros(rows.exact.shape[1], targets.shape[1] - 1, len(weights), dtype=torch.float64)
+    preconditioning = Preconditioning(len(weights) if targets.shape[1] == 2 else 1)
     solutions: dict[int, tuple[Tensor, Tensor]] = {}
     for index in penalties.argsort().tolist():
-        solution = minimize(Problems(rows, targets.double(), weights.double().T * penalties[index]), solution)
+        problems = Problems(rows, targets.double(), weights.double().T * penalties[index])
+        solution = minimize(problems, solution, preconditioning)
         solutions[index] = rows.linear(solution)
     weight, bias = zip(*(solutions[index] for index in range(len(values))), strict=True)
     return LinearPath(torch.stack(weight), torch.stack(bias))

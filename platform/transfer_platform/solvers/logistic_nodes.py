@@ -9,19 +9,21 @@ from torch import Tensor
 
 from transfer_platform.solvers.interpolation import interpolation_weights
 from transfer_platform.solvers.logistic_problems import Problems, Rows, softmax_of_differences
-from transfer_platform.solvers.newton import minimize
+from transfer_platform.solvers.newton import Preconditioning, minimize
 
-SPACING = 2.5
+TOLERANCE = 3e-5
+"""Tolerance of the solutions; see `newton.TOLERANCE`."""
+SPACING = 1.2
 """Largest distance of the first nodes in log C."""
-EXTRAPOLATED = 3
+EXTRAPOLATED = 4
 """Number of solved nodes from which the start of the next one is extrapolated."""
 ACCEPTED_ERROR = 5e-4
 """An interval between nodes is not divided if the interpolation over twice its length has a smaller error.
 
 Halving the intervals divides the error of polynomials of degree 7 by far more than ten.
 """
-MEMORY = 300_000_000
-"""Bytes of preconditioners that are used at the same time."""
+CHUNK_ELEMENTS = 2_000_000
+"""Logits of all images, folds and values that are computed at the same time."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,18 @@ class _Folds:
     weights: Tensor
     folds: Tensor
 
-    def solve(self, positions: Tensor, starts: Tensor) -> Nodes:
+    def solve(self, positions: Tensor, starts: Tensor, preconditioning: Preconditioning) -> Nodes:
         """Solves all folds for values exp(positions) (A,) from approximations (A, D, C - 1, K)."""
         count, folds = len(positions), len(self.weights)
-        weights = (positions.exp()[:, None, None] * self.weights).flatten(0, 1).T
-        start = starts.permute(1, 2, 0, 3).flatten(2)
-        solution = minimize(Problems(self.rows, self.targets, weights), start, groups=count)
-        solutions = solution.unflatten(2, (count, folds)).permute(2, 0, 1, 3)
+        weights = (self.weights[:, None] * positions.exp()[:, None]).flatten(0, 1).T  # problems (K, A)
+        start = starts.permute(1, 2, 3, 0).flatten(2)
+        solution = minimize(Problems(self.rows, self.targets, weights), start, preconditioning, TOLERANCE)
+        solutions = solution.unflatten(2, (folds, count)).permute(3, 0, 1, 2)
         return Nodes(positions, solutions, self.held_out_logits(solutions))
+
+    def preconditioning(self) -> Preconditioning:
+        """Returns an empty preconditioner: with two classes one for each fold, else one for all folds."""
+        return Preconditioning(len(self.weights) if self.targets.shape[1] == 2 else 1)
 
     def held_out_logits(self, solutions: Tensor) -> Tensor:
         """Returns logits (A, C - 1, H)."""
@@ -104,21 +110,22 @@ def solve_nodes(rows: Rows, targets: Tensor, weights: Tensor, positions: Tensor,
 
 def _solve_in_order(problem: _Folds, positions: Tensor) -> Nodes:
     shape = (1, problem.rows.exact.shape[1], problem.targets.shape[1] - 1, len(problem.weights))
-    nodes = problem.solve(positions[:1], torch.zeros(shape, dtype=torch.float64))
+    preconditioning = problem.preconditioning()
+    nodes = problem.solve(positions[:1], torch.zeros(shape, dtype=torch.float64), preconditioning)
     for index in range(1, len(positions)):
         used = slice(max(0, index - EXTRAPOLATED), index)
         weights = interpolation_weights(positions[used], positions[index : index + 1])
         start = torch.einsum("pa,adck->pdck", weights, nodes.solutions[used])
-        nodes = nodes.merged(problem.solve(positions[index : index + 1], start))
+        nodes = nodes.merged(problem.solve(positions[index : index + 1], start, preconditioning))
     return nodes
 
 
 def _solve_middles(problem: _Folds, nodes: Nodes, middles: Tensor) -> tuple[Nodes, Tensor]:
     """Returns the solutions at the middles of intervals, and whether their interpolation was wrong."""
     weights = interpolation_weights(nodes.positions, middles)
-    chunk = _chunk(problem)
+    chunk, preconditioning = _chunk(problem), problem.preconditioning()
     parts = [
-        problem.solve(some, torch.einsum("pa,adck->pdck", row, nodes.solutions))
+        problem.solve(some, torch.einsum("pa,adck->pdck", row, nodes.solutions), preconditioning)
         for some, row in zip(middles.split(chunk), weights.split(chunk), strict=True)
     ]
     solved = parts[0]
@@ -135,6 +142,5 @@ def _probabilities(logits: Tensor) -> Tensor:
 
 def _chunk(problem: _Folds) -> int:
     """Returns the number of values that are solved at the same time."""
-    size, classes = problem.rows.exact.shape[1], problem.targets.shape[1]
-    blocks = len(problem.weights) if classes == 2 else classes
-    return max(1, MEMORY // (4 * size**2 * blocks))
+    size = len(problem.weights) * (problem.targets.shape[1] - 1) * len(problem.folds)
+    return max(1, CHUNK_ELEMENTS // size)

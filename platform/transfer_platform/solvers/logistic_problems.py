@@ -92,17 +92,10 @@ class Problems:
         residuals = (probabilities - self.targets[:, :-1, None]) * self.weights[:, None]
         return self._backward(self.rows.exact, residuals) + self.penalty(solution)
 
-    def curvature_product(self, direction: Tensor, probabilities: Tensor, weighted: Tensor) -> Tensor:
-        """Returns the product (D, C - 1, P) of the Hessians with a direction, in float32.
-
-        Args:
-            direction: Direction (D, C - 1, P).
-            probabilities: Probabilities (N, C - 1, P).
-            weighted: Probabilities multiplied by the weights of the images.
-        """
-        moved = self.logits(direction)
-        moved -= (probabilities * moved).sum(dim=1, keepdim=True)
-        return self._backward(self.rows.fast, moved.mul_(weighted)) + self.penalty(direction)
+    def curvature_product(self, direction: Tensor, curvature: Curvature) -> Tensor:
+        """Returns the product (D, C - 1, P) of the Hessians with a direction, in float32."""
+        moved = curvature.product(self.logits(direction))
+        return self._backward(self.rows.fast, moved) + self.penalty(direction)
 
     def penalty(self, solution: Tensor) -> Tensor:
         """Returns the gradient (D, C - 1, P) of the penalty, which does not contain the bias in the last row."""
@@ -114,6 +107,44 @@ class Problems:
     @staticmethod
     def _backward(rows: Tensor, residuals: Tensor) -> Tensor:
         return (rows.T @ residuals.flatten(1)).view(-1, *residuals.shape[1:])
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Second derivatives of the weighted cross-entropies with respect to the logits, in float32.
+
+    Attributes:
+        probabilities: Probabilities (N, C - 1, P).
+        last: Probability (N, 1, P) of the last class.
+        largest: Most probable class (N, 1, P); C - 2 where it is the last class.
+        shifted: 0 (N, 1, P) where the most probable class is the last one, else 1.
+        weighted: Probabilities multiplied by the weights of the images.
+    """
+
+    probabilities: Tensor
+    last: Tensor
+    largest: Tensor
+    shifted: Tensor
+    weighted: Tensor
+
+    @staticmethod
+    def at(probabilities: Tensor, weights: Tensor) -> Curvature:
+        """Prepares products at probabilities (N, C - 1, P), float64, with weights (N, P)."""
+        last = 1 - probabilities.sum(dim=1, keepdim=True)
+        value, largest = probabilities.max(dim=1, keepdim=True)
+        fast = probabilities.float()
+        return Curvature(fast, last.float(), largest, (value >= last).float(), fast * weights.float()[:, None])
+
+    def product(self, moved: Tensor) -> Tensor:
+        """Returns `weights * (diag(p) - p p^T) @ moved`; changes `moved` (N, C - 1, P) in place.
+
+        The product does not change if a constant is added to all logits of an image. With the most probable class at
+        0, no digits are lost where its probability is nearly 1.
+        """
+        shift = moved.gather(1, self.largest) * self.shifted
+        moved -= shift
+        moved -= (self.probabilities * moved).sum(dim=1, keepdim=True) - self.last * shift
+        return moved.mul_(self.weighted)
 
 
 def softmax_of_differences(logits: Tensor) -> Tensor:

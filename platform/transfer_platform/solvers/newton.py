@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from transfer_platform.solvers.block_preconditioner import BlockPreconditioner
-from transfer_platform.solvers.logistic_problems import Problems, dot, softmax_of_differences
+from transfer_platform.solvers.logistic_problems import Curvature, Problems, dot, softmax_of_differences
 from transfer_platform.solvers.step_length import step_lengths
 
 TOLERANCE = 1e-5
@@ -18,13 +20,46 @@ The Hessian is at least C * p * (1 - p) * x x^T for every training image x of we
 MAX_STEPS = 100
 MAX_PRODUCTS = 150
 """Largest number of Hessian products per step."""
-REFRESH = 25
-"""The preconditioner is computed again after a step that took this many Hessian products."""
+SLOWER = 2.0
+"""The preconditioner is computed again if a step needs this many times more Hessian products per digit than the first
+step with it. For many images and classes, computing it takes as long as about fifty products for five folds."""
+FEW_PRODUCTS = 15
+"""A step with at most this many Hessian products does not cause a new preconditioner."""
 LARGE_DECREMENT = 1e-2
 """The step length is searched if the decrement divided by the square root of max(1, C) is larger."""
 
 
-def minimize(problems: Problems, start: Tensor, groups: int = 1) -> Tensor:
+@dataclass
+class Preconditioning:
+    """Preconditioner that is shared by related problems, as long as it makes conjugate gradients fast.
+
+    Attributes:
+        groups: See `BlockPreconditioner.at`.
+        current: Preconditioner; None if it has to be computed.
+        rate: Hessian products per digit of the first step with it; None before this step.
+    """
+
+    groups: int
+    current: BlockPreconditioner | None = None
+    rate: float | None = None
+
+    def at(self, problems: Problems, probabilities: Tensor) -> BlockPreconditioner:
+        """Returns the preconditioner; computes it at probabilities (N, C - 1, P) if necessary."""
+        if self.current is None:
+            self.current, self.rate = BlockPreconditioner.at(problems, probabilities, self.groups), None
+        return self.current
+
+    def record(self, products: int, rate: float) -> None:
+        """Discards the preconditioner if it has become slow."""
+        if self.rate is None:
+            self.rate = rate
+        elif products > FEW_PRODUCTS and rate > SLOWER * self.rate:
+            self.current = None
+
+
+def minimize(
+    problems: Problems, start: Tensor, preconditioning: Preconditioning, tolerance: float = TOLERANCE
+) -> Tensor:
     """Returns the solutions (D, C - 1, P) of all problems, in float64.
 
     Gradients are computed in float64. Newton steps are computed by conjugate gradients in float32, which is an
@@ -33,43 +68,46 @@ def minimize(problems: Problems, start: Tensor, groups: int = 1) -> Tensor:
     Args:
         problems: P problems.
         start: First approximation (D, C - 1, P), float64.
-        groups: See `BlockPreconditioner.at`.
+        preconditioning: Changed in place.
+        tolerance: See `TOLERANCE`.
 
     Raises:
         ArithmeticError: A solution did not converge.
     """
-    solution, preconditioner = start, None
-    limit = TOLERANCE * problems.weights.amax(dim=0).clamp(min=1).sqrt()
+    solution, scale = start, problems.weights.amax(dim=0).clamp(min=1).sqrt()
     for _ in range(MAX_STEPS):
         logits = problems.logits(solution)
         probabilities = softmax_of_differences(logits)
         gradient = problems.gradient(solution, probabilities).float()
-        fast = probabilities.float()
-        if preconditioner is None:
-            preconditioner = BlockPreconditioner.at(problems, fast, groups)
-        decrement = dot(gradient, preconditioner(gradient)).clamp(min=0).sqrt()
-        if (decrement <= limit).all():
+        preconditioner = preconditioning.at(problems, probabilities)
+        decrement = dot(gradient, preconditioner(gradient)).clamp(min=0).sqrt() / scale
+        active = decrement > tolerance
+        if not active.any():
             return solution
-        step, products = _newton_step(problems, fast, gradient, preconditioner, limit)
-        step *= decrement > limit
-        if (decrement > limit / TOLERANCE * LARGE_DECREMENT).any():
-            step *= _length(problems, solution.float(), logits.float(), step, gradient)
+        step, products, rate = _newton_step(problems, probabilities, gradient, preconditioner, tolerance * scale)
+        step *= active
+        if (decrement > LARGE_DECREMENT).any():
+            step *= _length(problems, solution, logits, step, gradient)
         solution = solution + step
-        preconditioner = preconditioner if products < REFRESH else None
+        preconditioning.record(products, rate)
     raise ArithmeticError(f"logistic regression did not converge in {MAX_STEPS} steps")
 
 
 def _newton_step(
     problems: Problems, probabilities: Tensor, gradient: Tensor, preconditioner: BlockPreconditioner, limit: Tensor
-) -> tuple[Tensor, int]:
-    """Solves `Hessian @ step = -gradient` approximately; returns the steps and the number of Hessian products."""
-    weighted = probabilities * problems.weights.float()[:, None]
+) -> tuple[Tensor, int, float]:
+    """Solves `Hessian @ step = -gradient` by preconditioned conjugate gradients.
+
+    Returns:
+        Steps, number of Hessian products, and the products per digit.
+    """
+    curvature = Curvature.at(probabilities, problems.weights)
     step, residual = torch.zeros_like(gradient), -gradient
     direction = solved = preconditioner(residual)
-    size = dot(residual, solved)
-    enough = torch.maximum(_forcing(size, limit) ** 2 * size, (0.3 * limit) ** 2)
+    size = first = dot(residual, solved)
+    enough = torch.maximum(_forcing(size, problems) ** 2 * size, (0.3 * limit.float()) ** 2)
     for count in range(1, MAX_PRODUCTS + 1):
-        product = problems.curvature_product(direction, probabilities, weighted)
+        product = problems.curvature_product(direction, curvature)
         length = (size / dot(direction, product)).nan_to_num(0, 0, 0)
         step, residual = step + length * direction, residual - length * product
         solved = preconditioner(residual)
@@ -77,25 +115,25 @@ def _newton_step(
         if (size <= enough).all():
             break
         direction = solved + (size / previous).nan_to_num(0, 0, 0) * direction
-    return step, count
+    slowest = int((size / enough).argmax())
+    digits = float((first[slowest] / size[slowest].clamp(min=1e-30)).log10()) / 2
+    return step, count, count / max(digits, 0.1)
 
 
-def _forcing(size: Tensor, limit: Tensor) -> Tensor:
+def _forcing(size: Tensor, problems: Problems) -> Tensor:
     """Returns the relative accuracy of a step: the closer the solution, the more exact is Newton's model."""
-    relative = size.clamp(min=0).sqrt() / (limit / TOLERANCE)
+    relative = (size.clamp(min=0) / problems.weights.amax(dim=0).clamp(min=1)).sqrt().float()
     return relative.clamp(min=0.01, max=0.2)
 
 
 def _length(problems: Problems, solution: Tensor, logits: Tensor, step: Tensor, gradient: Tensor) -> Tensor:
     """Returns the step length (P,) of each problem."""
-    moved, weights = problems.logits(step), problems.weights.float()
-    penalty = problems.penalty(step)
-    quadratic = dot(step, penalty)
-    targets = problems.targets[:, :-1, None].float()
-    linear = dot(solution, penalty) - ((targets * moved).sum(dim=1) * weights).sum(dim=0)
+    moved, penalty = problems.logits(step), problems.penalty(step).double()
+    linear, quadratic = dot(solution, penalty), dot(step, penalty)
+    targets = problems.targets[:, :-1, None]
 
     def slope_at(length: Tensor) -> Tensor:
-        probabilities = softmax_of_differences(logits + moved * length)
-        return linear + length * quadratic + ((probabilities * moved).sum(dim=1) * weights).sum(dim=0)
+        residuals = softmax_of_differences(logits + moved * length) - targets
+        return linear + length * quadratic + ((residuals * moved).sum(dim=1) * problems.weights).sum(dim=0)
 
-    return step_lengths(slope_at, dot(gradient, step))
+    return step_lengths(slope_at, dot(gradient, step).double())
