@@ -36,24 +36,23 @@ class BlockPreconditioner:
 
         Args:
             problems: P problems; those of a group are adjacent.
-            probabilities: Probabilities (N, C - 1, P) at the solution, float64.
+            probabilities: Probabilities (C - 1, P, N) at the solution, float64.
             groups: Number G of groups with the same number of problems.
         """
         if problems.classes > 2:
-            probabilities = torch.cat([probabilities, 1 - probabilities.sum(dim=1, keepdim=True)], dim=1)
-        curvature = probabilities * (1 - probabilities) * problems.weights[:, None]
-        curvature = curvature.clamp_(min=0).float().unflatten(2, (groups, -1)).mean(dim=3)
-        inverses = [[_inverse(problems.rows.fast, column) for column in block.T] for block in curvature.unbind(1)]
+            probabilities = torch.cat([probabilities, 1 - probabilities.sum(dim=0, keepdim=True)])
+        curvature = probabilities * (1 - probabilities) * problems.weights
+        curvature = curvature.clamp_(min=0).float().unflatten(1, (groups, -1)).mean(dim=2)
+        inverses = [[_inverse(problems.rows.fast, column) for column in block] for block in curvature]
         return BlockPreconditioner(torch.stack([torch.stack(row) for row in inverses]))
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """Returns approximately the product (D, C - 1, P) of the inverse Hessians with a gradient."""
+        """Returns approximately the product (C - 1, P, D) of the inverse Hessians with a gradient."""
         blocks, groups = self.inverses.shape[:2]
         if blocks > 1:
-            gradient = torch.cat([gradient, -gradient.sum(dim=1, keepdim=True)], dim=1)
-        grouped = gradient.unflatten(2, (groups, -1)).permute(1, 2, 0, 3)
-        product = (self.inverses @ grouped).permute(2, 0, 1, 3).flatten(2)
-        return product[:, :-1] - product[:, -1:] if blocks > 1 else product
+            gradient = torch.cat([gradient, -gradient.sum(dim=0, keepdim=True)])
+        product = (gradient.unflatten(1, (groups, -1)) @ self.inverses).flatten(1, 2)
+        return product[:-1] - product[-1] if blocks > 1 else product
 
 
 def _inverse(rows: Tensor, curvature: Tensor) -> Tensor:

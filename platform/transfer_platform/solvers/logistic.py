@@ -28,11 +28,11 @@ def logistic_path(features: Tensor, targets: Tensor, weights: Tensor, values: Se
     """
     rows = Rows.of(features, weights.double().sum(dim=0))
     penalties = torch.as_tensor(values, dtype=torch.float64)
-    solution = torch.zeros(rows.exact.shape[1], targets.shape[1] - 1, len(weights), dtype=torch.float64)
+    solution = torch.zeros(targets.shape[1] - 1, len(weights), rows.exact.shape[1], dtype=torch.float64)
     preconditioning = Preconditioning(len(weights) if targets.shape[1] == 2 else 1)
     solutions: dict[int, tuple[Tensor, Tensor]] = {}
     for index in penalties.argsort().tolist():
-        problems = Problems(rows, targets.double(), weights.double().T * penalties[index])
+        problems = Problems(rows, targets.double().T, weights.double() * penalties[index])
         solution = minimize(problems, solution, preconditioning)
         solutions[index] = rows.linear(solution)
     weight, bias = zip(*(solutions[index] for index in range(len(values))), strict=True)

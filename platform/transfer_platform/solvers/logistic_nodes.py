@@ -32,7 +32,7 @@ class Nodes:
 
     Attributes:
         positions: Logarithms (A,) of the values, ascending.
-        solutions: Solutions (A, D, C - 1, K) for K folds.
+        solutions: Solutions (A, C - 1, K, D) for K folds.
         logits: Logits (A, C - 1, H) of held-out images by the solutions of their folds, float32.
     """
 
@@ -57,12 +57,12 @@ class _Folds:
     folds: Tensor
 
     def solve(self, positions: Tensor, starts: Tensor, preconditioning: Preconditioning) -> Nodes:
-        """Solves all folds for values exp(positions) (A,) from approximations (A, D, C - 1, K)."""
+        """Solves all folds for values exp(positions) (A,) from approximations (A, C - 1, K, D)."""
         count, folds = len(positions), len(self.weights)
-        weights = (self.weights[:, None] * positions.exp()[:, None]).flatten(0, 1).T  # problems (K, A)
-        start = starts.permute(1, 2, 3, 0).flatten(2)
-        solution = minimize(Problems(self.rows, self.targets, weights), start, preconditioning, TOLERANCE)
-        solutions = solution.unflatten(2, (folds, count)).permute(3, 0, 1, 2)
+        weights = (self.weights[:, None] * positions.exp()[:, None]).flatten(0, 1)  # problems (K, A)
+        start = starts.permute(1, 2, 0, 3).flatten(1, 2)
+        solution = minimize(Problems(self.rows, self.targets.T, weights), start, preconditioning, TOLERANCE)
+        solutions = solution.unflatten(1, (folds, count)).permute(2, 0, 1, 3)
         return Nodes(positions, solutions, self.held_out_logits(solutions))
 
     def preconditioning(self) -> Preconditioning:
@@ -71,10 +71,10 @@ class _Folds:
 
     def held_out_logits(self, solutions: Tensor) -> Tensor:
         """Returns logits (A, C - 1, H)."""
-        logits = solutions.new_empty(len(solutions), solutions.shape[2], len(self.folds), dtype=torch.float32)
+        logits = solutions.new_empty(*solutions.shape[:2], len(self.folds), dtype=torch.float32)
         for fold in range(len(self.weights)):
             inside = self.folds == fold
-            logits[:, :, inside] = (self.rows.fast[inside] @ solutions[..., fold].float()).mT
+            logits[:, :, inside] = solutions[:, :, fold].float() @ self.rows.fast[inside].T
         return logits[:, :, self.folds >= 0]
 
 
@@ -109,13 +109,13 @@ def solve_nodes(rows: Rows, targets: Tensor, weights: Tensor, positions: Tensor,
 
 
 def _solve_in_order(problem: _Folds, positions: Tensor) -> Nodes:
-    shape = (1, problem.rows.exact.shape[1], problem.targets.shape[1] - 1, len(problem.weights))
+    shape = (1, problem.targets.shape[1] - 1, len(problem.weights), problem.rows.exact.shape[1])
     preconditioning = problem.preconditioning()
     nodes = problem.solve(positions[:1], torch.zeros(shape, dtype=torch.float64), preconditioning)
     for index in range(1, len(positions)):
         used = slice(max(0, index - EXTRAPOLATED), index)
         weights = interpolation_weights(positions[used], positions[index : index + 1])
-        start = torch.einsum("pa,adck->pdck", weights, nodes.solutions[used])
+        start = torch.einsum("pa,ackd->pckd", weights, nodes.solutions[used])
         nodes = nodes.merged(problem.solve(positions[index : index + 1], start, preconditioning))
     return nodes
 
@@ -125,7 +125,7 @@ def _solve_middles(problem: _Folds, nodes: Nodes, middles: Tensor) -> tuple[Node
     weights = interpolation_weights(nodes.positions, middles)
     chunk, preconditioning = _chunk(problem), problem.preconditioning()
     parts = [
-        problem.solve(some, torch.einsum("pa,adck->pdck", row, nodes.solutions), preconditioning)
+        problem.solve(some, torch.einsum("pa,ackd->pckd", row, nodes.solutions), preconditioning)
         for some, row in zip(middles.split(chunk), weights.split(chunk), strict=True)
     ]
     solved = parts[0]
@@ -133,11 +133,11 @@ def _solve_middles(problem: _Folds, nodes: Nodes, middles: Tensor) -> tuple[Node
         solved = solved.merged(part)
     interpolated = (weights.float() @ nodes.logits.flatten(1)).view_as(solved.logits)
     difference = _probabilities(interpolated) - _probabilities(solved.logits)
-    return solved, difference.abs().amax(dim=(1, 2)) > ACCEPTED_ERROR
+    return solved, difference.abs().amax(dim=(0, 2)) > ACCEPTED_ERROR
 
 
 def _probabilities(logits: Tensor) -> Tensor:
-    return softmax_of_differences(logits)
+    return softmax_of_differences(logits.transpose(0, 1))
 
 
 def _chunk(problem: _Folds) -> int:

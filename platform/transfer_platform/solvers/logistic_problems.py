@@ -46,10 +46,10 @@ class Rows:
         """Returns weights (P, C, F) and biases (P, C) on the original features.
 
         Args:
-            solution: Coefficients (D, C - 1, P) relative to the last class.
+            solution: Coefficients (C - 1, P, D) relative to the last class.
         """
-        full = torch.cat([solution, torch.zeros_like(solution[:, :1])], dim=1)
-        coefficients = (full - full.mean(dim=1, keepdim=True)).permute(2, 1, 0)
+        full = torch.cat([solution, torch.zeros_like(solution[:1])])
+        coefficients = (full - full.mean(dim=0)).transpose(0, 1)
         weight = coefficients[..., :-1]
         weight = weight if self.rotation is None else weight @ self.rotation.T
         return weight, coefficients[..., -1] - weight @ self.mean
@@ -57,7 +57,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Problems:
-    """P logistic regressions on the same N images; solutions are coefficients (D, C - 1, P).
+    """P logistic regressions on the same N images; solutions are coefficients (C - 1, P, D).
+
+    Images are the last dimension of logits, since thin matrices are multiplied faster in this layout.
 
     Each solution holds the differences between the coefficients of a class and those of the last class, whose logit
     is 0. The smallest squared norm of coefficients with these differences is `sum(v^2) - sum(v)^2 / C`. With two
@@ -65,8 +67,8 @@ class Problems:
 
     Attributes:
         rows: See `Rows`.
-        targets: Class probabilities (N, C), float64.
-        weights: Weights of the images (N, P), float64, multiplied by the penalty C.
+        targets: Class probabilities (C, N), float64.
+        weights: Weights of the images (P, N), float64, multiplied by the penalty C.
     """
 
     rows: Rows
@@ -76,37 +78,33 @@ class Problems:
     @property
     def classes(self) -> int:
         """Number of classes C."""
-        return self.targets.shape[1]
-
-    def select(self, chosen: Tensor) -> Problems:
-        """Returns the problems of an index or a boolean mask (P,)."""
-        return Problems(self.rows, self.targets, self.weights[:, chosen])
+        return len(self.targets)
 
     def logits(self, solution: Tensor) -> Tensor:
-        """Returns logits (N, C - 1, P) in the precision of the solution."""
+        """Returns logits (C - 1, P, N) in the precision of the solution."""
         rows = self.rows.exact if solution.dtype == torch.float64 else self.rows.fast
-        return (rows @ solution.flatten(1)).view(-1, *solution.shape[1:])
+        return (solution.flatten(0, 1) @ rows.T).unflatten(0, solution.shape[:2])
 
     def gradient(self, solution: Tensor, probabilities: Tensor) -> Tensor:
-        """Returns the gradients (D, C - 1, P) at solutions with these probabilities (N, C - 1, P), in float64."""
-        residuals = (probabilities - self.targets[:, :-1, None]) * self.weights[:, None]
+        """Returns the gradients (C - 1, P, D) at solutions with these probabilities (C - 1, P, N), in float64."""
+        residuals = (probabilities - self.targets[:-1, None]) * self.weights
         return self._backward(self.rows.exact, residuals) + self.penalty(solution)
 
     def curvature_product(self, direction: Tensor, curvature: Curvature) -> Tensor:
-        """Returns the product (D, C - 1, P) of the Hessians with a direction, in float32."""
+        """Returns the product (C - 1, P, D) of the Hessians with a direction, in float32."""
         moved = curvature.product(self.logits(direction))
         return self._backward(self.rows.fast, moved) + self.penalty(direction)
 
     def penalty(self, solution: Tensor) -> Tensor:
-        """Returns the gradient (D, C - 1, P) of the penalty, which does not contain the bias in the last row."""
-        shared = 0 if self.classes == 2 else solution.sum(dim=1, keepdim=True) / self.classes
+        """Returns the gradient (C - 1, P, D) of the penalty, which does not contain the bias in the last column."""
+        shared = 0 if self.classes == 2 else solution.sum(dim=0) / self.classes
         gradient = solution - shared
-        gradient[-1] = 0
+        gradient[..., -1] = 0
         return gradient
 
     @staticmethod
     def _backward(rows: Tensor, residuals: Tensor) -> Tensor:
-        return (rows.T @ residuals.flatten(1)).view(-1, *residuals.shape[1:])
+        return (residuals.flatten(0, 1) @ rows).unflatten(0, residuals.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -114,10 +112,10 @@ class Curvature:
     """Second derivatives of the weighted cross-entropies with respect to the logits, in float32.
 
     Attributes:
-        probabilities: Probabilities (N, C - 1, P).
-        last: Probability (N, 1, P) of the last class.
-        largest: Most probable class (N, 1, P); C - 2 where it is the last class.
-        shifted: 0 (N, 1, P) where the most probable class is the last one, else 1.
+        probabilities: Probabilities (C - 1, P, N).
+        last: Probability (P, N) of the last class.
+        largest: Most probable class (1, P, N) but the last.
+        shifted: 0 (1, P, N) where the most probable class is the last one, else 1.
         weighted: Probabilities multiplied by the weights of the images.
     """
 
@@ -129,31 +127,31 @@ class Curvature:
 
     @staticmethod
     def at(probabilities: Tensor, weights: Tensor) -> Curvature:
-        """Prepares products at probabilities (N, C - 1, P), float64, with weights (N, P)."""
-        last = 1 - probabilities.sum(dim=1, keepdim=True)
-        value, largest = probabilities.max(dim=1, keepdim=True)
+        """Prepares products at probabilities (C - 1, P, N), float64, with weights (P, N)."""
+        last = 1 - probabilities.sum(dim=0)
+        value, largest = probabilities.max(dim=0, keepdim=True)
         fast = probabilities.float()
-        return Curvature(fast, last.float(), largest, (value >= last).float(), fast * weights.float()[:, None])
+        return Curvature(fast, last.float(), largest, (value >= last).float(), fast * weights.float())
 
     def product(self, moved: Tensor) -> Tensor:
-        """Returns `weights * (diag(p) - p p^T) @ moved`; changes `moved` (N, C - 1, P) in place.
+        """Returns `weights * (diag(p) - p p^T) @ moved`; changes `moved` (C - 1, P, N) in place.
 
         The product does not change if a constant is added to all logits of an image. With the most probable class at
         0, no digits are lost where its probability is nearly 1.
         """
-        shift = moved.gather(1, self.largest) * self.shifted
+        shift = moved.gather(0, self.largest) * self.shifted
         moved -= shift
-        moved -= (self.probabilities * moved).sum(dim=1, keepdim=True) - self.last * shift
+        moved -= (self.probabilities * moved).sum(dim=0) - self.last * shift[0]
         return moved.mul_(self.weighted)
 
 
 def softmax_of_differences(logits: Tensor) -> Tensor:
-    """Returns the probabilities (N, C - 1, P) of all classes but the last, whose logit is 0."""
-    largest = logits.amax(dim=1, keepdim=True).clamp(min=0)
+    """Returns the probabilities (C - 1, P, N) of all classes but the last, whose logit is 0."""
+    largest = logits.amax(dim=0).clamp(min=0)
     exponentials = (logits - largest).clamp(min=MIN_LOGIT).exp()
-    return exponentials / (exponentials.sum(dim=1, keepdim=True) + (-largest).clamp(min=MIN_LOGIT).exp())
+    return exponentials / (exponentials.sum(dim=0) + (-largest).clamp(min=MIN_LOGIT).exp())
 
 
 def dot(first: Tensor, second: Tensor) -> Tensor:
-    """Returns the inner products (P,) of solutions (D, C - 1, P)."""
-    return (first * second).sum(dim=(0, 1))
+    """Returns the inner products (P,) of solutions (C - 1, P, D)."""
+    return (first * second).sum(dim=(0, 2))

@@ -44,7 +44,7 @@ class Preconditioning:
     rate: float | None = None
 
     def at(self, problems: Problems, probabilities: Tensor) -> BlockPreconditioner:
-        """Returns the preconditioner; computes it at probabilities (N, C - 1, P) if necessary."""
+        """Returns the preconditioner; computes it at probabilities (C - 1, P, N) if necessary."""
         if self.current is None:
             self.current, self.rate = BlockPreconditioner.at(problems, probabilities, self.groups), None
         return self.current
@@ -60,21 +60,21 @@ class Preconditioning:
 def minimize(
     problems: Problems, start: Tensor, preconditioning: Preconditioning, tolerance: float = TOLERANCE
 ) -> Tensor:
-    """Returns the solutions (D, C - 1, P) of all problems, in float64.
+    """Returns the solutions (C - 1, P, D) of all problems, in float64.
 
     Gradients are computed in float64. Newton steps are computed by conjugate gradients in float32, which is an
     iterative refinement: the steps need only a few digits (Nocedal and Wright, algorithm 7.1).
 
     Args:
         problems: P problems.
-        start: First approximation (D, C - 1, P), float64.
+        start: First approximation (C - 1, P, D), float64.
         preconditioning: Changed in place.
         tolerance: See `TOLERANCE`.
 
     Raises:
         ArithmeticError: A solution did not converge.
     """
-    solution, scale = start, problems.weights.amax(dim=0).clamp(min=1).sqrt()
+    solution, scale = start, problems.weights.amax(dim=1).clamp(min=1).sqrt()
     for _ in range(MAX_STEPS):
         logits = problems.logits(solution)
         probabilities = softmax_of_differences(logits)
@@ -85,9 +85,9 @@ def minimize(
         if not active.any():
             return solution
         step, products, rate = _newton_step(problems, probabilities, gradient, preconditioner, tolerance * scale)
-        step *= active
+        step *= active[:, None]
         if (decrement > LARGE_DECREMENT).any():
-            step *= _length(problems, solution, logits, step, gradient)
+            step *= _length(problems, solution, logits, step, gradient)[:, None]
         solution = solution + step
         preconditioning.record(products, rate)
     raise ArithmeticError(f"logistic regression did not converge in {MAX_STEPS} steps")
@@ -109,12 +109,12 @@ def _newton_step(
     for count in range(1, MAX_PRODUCTS + 1):
         product = problems.curvature_product(direction, curvature)
         length = (size / dot(direction, product)).nan_to_num(0, 0, 0)
-        step, residual = step + length * direction, residual - length * product
+        step, residual = step + length[:, None] * direction, residual - length[:, None] * product
         solved = preconditioner(residual)
         previous, size = size, dot(residual, solved)
         if (size <= enough).all():
             break
-        direction = solved + (size / previous).nan_to_num(0, 0, 0) * direction
+        direction = solved + (size / previous).nan_to_num(0, 0, 0)[:, None] * direction
     slowest = int((size / enough).argmax())
     digits = float((first[slowest] / size[slowest].clamp(min=1e-30)).log10()) / 2
     return step, count, count / max(digits, 0.1)
@@ -122,7 +122,7 @@ def _newton_step(
 
 def _forcing(size: Tensor, problems: Problems) -> Tensor:
     """Returns the relative accuracy of a step: the closer the solution, the more exact is Newton's model."""
-    relative = (size.clamp(min=0) / problems.weights.amax(dim=0).clamp(min=1)).sqrt().float()
+    relative = (size.clamp(min=0) / problems.weights.amax(dim=1).clamp(min=1)).sqrt().float()
     return relative.clamp(min=0.01, max=0.2)
 
 
@@ -130,10 +130,10 @@ def _length(problems: Problems, solution: Tensor, logits: Tensor, step: Tensor, 
     """Returns the step length (P,) of each problem."""
     moved, penalty = problems.logits(step), problems.penalty(step).double()
     linear, quadratic = dot(solution, penalty), dot(step, penalty)
-    targets = problems.targets[:, :-1, None]
+    targets = problems.targets[:-1, None]
 
     def slope_at(length: Tensor) -> Tensor:
-        residuals = softmax_of_differences(logits + moved * length) - targets
-        return linear + length * quadratic + ((residuals * moved).sum(dim=1) * problems.weights).sum(dim=0)
+        residuals = softmax_of_differences(logits + moved * length[:, None]) - targets
+        return linear + length * quadratic + ((residuals * moved).sum(dim=0) * problems.weights).sum(dim=1)
 
     return step_lengths(slope_at, dot(gradient, step).double())
