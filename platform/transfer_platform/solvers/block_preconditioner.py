@@ -11,8 +11,8 @@ from transfer_platform.solvers.logistic_problems import Problems
 
 COLUMN_BLOCKS = 4
 """Blocks of columns of a Gram matrix; only blocks on and below the diagonal are computed."""
-NEGLIGIBLE = 0.02
-"""Images whose curvature is below this fraction of the mean are left out of a Gram matrix."""
+NEGLIGIBLE = 0.2
+"""Images whose curvature is below this fraction of the mean are left out of a block. Their sum is small."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,11 @@ class BlockPreconditioner:
             probabilities = torch.cat([probabilities, 1 - probabilities.sum(dim=0, keepdim=True)])
         curvature = probabilities * (1 - probabilities) * problems.weights
         curvature = curvature.clamp_(min=0).float().unflatten(1, (groups, -1)).mean(dim=2)
-        inverses = [[_inverse(problems.rows.fast, column) for column in block] for block in curvature]
-        return BlockPreconditioner(torch.stack([torch.stack(row) for row in inverses]))
+        inverses: list[Tensor] = []
+        for weights, previous in zip(curvature.flatten(0, 1), [None, *curvature.flatten(0, 1)], strict=False):
+            equal = previous is not None and torch.allclose(weights, previous, rtol=1e-3)  # at the first start
+            inverses.append(inverses[-1] if equal else _inverse(problems.rows.fast, weights))
+        return BlockPreconditioner(torch.stack(inverses).unflatten(0, curvature.shape[:2]))
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Returns approximately the product (C - 1, P, D) of the inverse Hessians with a gradient."""

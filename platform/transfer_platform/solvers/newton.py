@@ -12,11 +12,7 @@ from transfer_platform.solvers.logistic_problems import Curvature, Problems, dot
 from transfer_platform.solvers.step_length import step_lengths
 
 TOLERANCE = 1e-5
-"""A solution is accepted if its Newton decrement is at most `TOLERANCE * sqrt(max(1, C))`.
-
-The Hessian is at least C * p * (1 - p) * x x^T for every training image x of weight 1, so the decrement divided by
-2 * sqrt(C) bounds the error of the image's probability near the solution.
-"""
+"""Approximate error of probabilities at which a solution is accepted; see `_scale`."""
 MAX_STEPS = 100
 MAX_PRODUCTS = 150
 """Largest number of Hessian products per step."""
@@ -26,7 +22,7 @@ step with it. For many images and classes, computing it takes as long as about f
 FEW_PRODUCTS = 15
 """A step with at most this many Hessian products does not cause a new preconditioner."""
 LARGE_DECREMENT = 1e-2
-"""The step length is searched if the decrement divided by the square root of max(1, C) is larger."""
+"""The step length is searched if the Newton decrement divided by max(1, sqrt(C)) is larger."""
 
 
 @dataclass
@@ -74,7 +70,7 @@ def minimize(
     Raises:
         ArithmeticError: A solution did not converge.
     """
-    solution, scale = start, problems.weights.amax(dim=1).clamp(min=1).sqrt()
+    solution, scale = start, _scale(problems)
     for _ in range(MAX_STEPS):
         logits = problems.logits(solution)
         probabilities = softmax_of_differences(logits)
@@ -84,9 +80,11 @@ def minimize(
         active = decrement > tolerance
         if not active.any():
             return solution
-        step, products, rate = _newton_step(problems, probabilities, gradient, preconditioner, tolerance * scale)
+        step, products, rate = _newton_step(
+            problems, probabilities, gradient, preconditioner, (tolerance * scale).float()
+        )
         step *= active[:, None]
-        if (decrement > LARGE_DECREMENT).any():
+        if (decrement > LARGE_DECREMENT / scale * problems.weights.amax(dim=1).clamp(min=1).sqrt()).any():
             step *= _length(problems, solution, logits, step, gradient)[:, None]
         solution = solution + step
         preconditioning.record(products, rate)
@@ -105,7 +103,7 @@ def _newton_step(
     step, residual = torch.zeros_like(gradient), -gradient
     direction = solved = preconditioner(residual)
     size = first = dot(residual, solved)
-    enough = torch.maximum(_forcing(size, problems) ** 2 * size, (0.3 * limit.float()) ** 2)
+    enough = torch.maximum(_forcing(size, problems) ** 2 * size, (0.3 * limit) ** 2)
     for count in range(1, MAX_PRODUCTS + 1):
         product = problems.curvature_product(direction, curvature)
         length = (size / dot(direction, product)).nan_to_num(0, 0, 0)
@@ -118,6 +116,19 @@ def _newton_step(
     slowest = int((size / enough).argmax())
     digits = float((first[slowest] / size[slowest].clamp(min=1e-30)).log10()) / 2
     return step, count, count / max(digits, 0.1)
+
+
+def _scale(problems: Problems) -> Tensor:
+    """Returns the ratios (P,) of the Newton decrement to the error of probabilities.
+
+    The Hessian of the weights is at least I, and at least C * p * (1 - p) * x x^T for a training image x of weight 1;
+    that of the bias is C * sum(p * (1 - p)). An error of the coefficients with the decrement d therefore changes the
+    probability of x by at most about d * min(|x| / 4, 1 / sqrt(4 C)) + d / sqrt(4 C N). The second bound does not hold
+    for held-out images, so it is not used for C > 1.
+    """
+    norm = problems.rows.fast[:, :-1].square().sum(dim=1).mean().item()
+    largest, total = problems.weights.amax(dim=1), problems.weights.sum(dim=1)
+    return torch.minimum(largest.clamp(min=4 / max(norm, 4), max=1), total).sqrt()
 
 
 def _forcing(size: Tensor, problems: Problems) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from transfer_platform.solvers.interpolation import interpolation_weights
-from transfer_platform.solvers.logistic_nodes import Nodes, solve_nodes
-from transfer_platform.solvers.logistic_problems import Rows, softmax_of_differences
+from transfer_platform.solvers.logistic_nodes import solve_nodes
+from transfer_platform.solvers.logistic_problems import Rows
 
 CHUNK_ELEMENTS = 20_000_000
 """Logits that `metrics` computes at the same time."""
@@ -93,6 +93,3 @@ def _metrics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     total = (logits - largest[:, None]).exp_().sum(dim=1) + (-largest).exp()
     losses = total.log() + largest - (logits * targets[:-1]).sum(dim=1)
     return losses.double().mean(dim=1), correct.double().mean(dim=1)
-
-
-__all__ = ["Nodes", "OutOfFoldPath", "out_of_fold_path", "softmax_of_differences"]
