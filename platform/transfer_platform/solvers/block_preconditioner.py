@@ -42,19 +42,21 @@ class BlockPreconditioner:
         if problems.classes > 2:
             probabilities = torch.cat([probabilities, 1 - probabilities.sum(dim=0, keepdim=True)])
         curvature = probabilities * (1 - probabilities) * problems.weights
-        curvature = curvature.clamp_(min=0).float().unflatten(1, (groups, -1)).mean(dim=2)
+        curvature = curvature.clamp_(min=0).float()
+        curvature = curvature.view(len(curvature), groups, -1, curvature.shape[2]).mean(dim=2)
         inverses: list[Tensor] = []
         for weights, previous in zip(curvature.flatten(0, 1), [None, *curvature.flatten(0, 1)], strict=False):
             equal = previous is not None and torch.allclose(weights, previous, rtol=1e-3)  # at the first start
             inverses.append(inverses[-1] if equal else _inverse(problems.rows.fast, weights))
-        return BlockPreconditioner(torch.stack(inverses).unflatten(0, curvature.shape[:2]))
+        return BlockPreconditioner(torch.stack(inverses).view(*curvature.shape[:2], *inverses[0].shape))
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Returns approximately the product (C - 1, P, D) of the inverse Hessians with a gradient."""
         blocks, groups = self.inverses.shape[:2]
         if blocks > 1:
             gradient = torch.cat([gradient, -gradient.sum(dim=0, keepdim=True)])
-        product = (gradient.unflatten(1, (groups, -1)) @ self.inverses).flatten(1, 2)
+        product = gradient.reshape(blocks, groups, -1, gradient.shape[2]) @ self.inverses
+        product = product.flatten(1, 2)
         return product[:-1] - product[-1] if blocks > 1 else product
 
 

@@ -1,4 +1,4 @@
-"""Logistic regression for a path of penalties and several weightings of the images."""
+"""Logistic regression for several penalties and weightings of the images."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer_platform.solvers.linear_path import LinearPath
-from transfer_platform.solvers.logistic_problems import Problems, Rows
+from transfer_platform.solvers.logistic_problems import CenteredRows, Problems
 from transfer_platform.solvers.newton import Preconditioning, minimize
 
 
@@ -26,7 +26,7 @@ def logistic_path(features: Tensor, targets: Tensor, weights: Tensor, values: Se
     Raises:
         ArithmeticError: A solution did not converge.
     """
-    rows = Rows.of(features, weights.double().sum(dim=0))
+    rows = CenteredRows.of(features, weights.double().sum(dim=0))
     penalties = torch.as_tensor(values, dtype=torch.float64)
     solution = torch.zeros(targets.shape[1] - 1, len(weights), rows.exact.shape[1], dtype=torch.float64)
     preconditioning = Preconditioning(len(weights) if targets.shape[1] == 2 else 1)

@@ -1,4 +1,4 @@
-"""Values of C for which logistic regressions are solved, so that all others can be interpolated."""
+"""Values of C that are solved, so that all others can be interpolated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from transfer_platform.solvers.interpolation import interpolation_weights
-from transfer_platform.solvers.logistic_problems import Problems, Rows, softmax_of_differences
+from transfer_platform.solvers.logistic_problems import CenteredRows, Problems, softmax_of_differences
 from transfer_platform.solvers.newton import Preconditioning, minimize
 
 TOLERANCE = 3e-5
@@ -23,7 +23,9 @@ ACCEPTED_ERROR = 5e-4
 Halving the intervals divides the error of polynomials of degree 7 by far more than ten.
 """
 CHUNK_ELEMENTS = 2_000_000
-"""Logits of all images, folds and values that are computed at the same time."""
+"""Largest number of logits of all images, folds and values that are computed at the same time."""
+MAX_CHUNK = 4
+"""Largest number of values that are solved at the same time, as they share a preconditioner."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Nodes:
 class _Folds:
     """Arguments of `solve_nodes`, except for the values."""
 
-    rows: Rows
+    rows: CenteredRows
     targets: Tensor
     weights: Tensor
     folds: Tensor
@@ -62,7 +64,7 @@ class _Folds:
         weights = (self.weights[:, None] * positions.exp()[:, None]).flatten(0, 1)  # problems (K, A)
         start = starts.permute(1, 2, 0, 3).flatten(1, 2)
         solution = minimize(Problems(self.rows, self.targets.T, weights), start, preconditioning, TOLERANCE)
-        solutions = solution.unflatten(1, (folds, count)).permute(2, 0, 1, 3)
+        solutions = solution.view(len(solution), folds, count, -1).permute(2, 0, 1, 3)
         return Nodes(positions, solutions, self.held_out_logits(solutions))
 
     def preconditioning(self) -> Preconditioning:
@@ -78,7 +80,7 @@ class _Folds:
         return logits[:, :, self.folds >= 0]
 
 
-def solve_nodes(rows: Rows, targets: Tensor, weights: Tensor, positions: Tensor, folds: Tensor) -> Nodes:
+def solve_nodes(rows: CenteredRows, targets: Tensor, weights: Tensor, positions: Tensor, folds: Tensor) -> Nodes:
     """Solves as many values of C as are necessary to interpolate between them.
 
     The first nodes are equidistant in log C and solved in ascending order. Then the middle of an interval is solved
@@ -96,7 +98,7 @@ def solve_nodes(rows: Rows, targets: Tensor, weights: Tensor, positions: Tensor,
     low, high = float(positions.min()), float(positions.max())
     count = max(2, int((high - low) / SPACING) + 2)
     if len(positions) <= count:
-        return _solve_in_order(problem, positions.unique())
+        return _solve_in_order(problem, torch.unique(positions))
     nodes = _solve_in_order(problem, torch.linspace(low, high, count, dtype=torch.float64))
     lefts = nodes.positions[:-1]
     width = float(nodes.positions[1] - nodes.positions[0])
@@ -124,13 +126,10 @@ def _solve_middles(problem: _Folds, nodes: Nodes, middles: Tensor) -> tuple[Node
     """Returns the solutions at the middles of intervals, and whether their interpolation was wrong."""
     weights = interpolation_weights(nodes.positions, middles)
     chunk, preconditioning = _chunk(problem), problem.preconditioning()
-    parts = [
-        problem.solve(some, torch.einsum("pa,ackd->pckd", row, nodes.solutions), preconditioning)
-        for some, row in zip(middles.split(chunk), weights.split(chunk), strict=True)
-    ]
-    solved = parts[0]
-    for part in parts[1:]:
-        solved = solved.merged(part)
+    solved = Nodes(middles[:0], nodes.solutions[:0], nodes.logits[:0])
+    for some, row in zip(torch.split(middles, chunk), torch.split(weights, chunk), strict=True):
+        start = torch.einsum("pa,ackd->pckd", row, nodes.solutions)
+        solved = solved.merged(problem.solve(some, start, preconditioning))
     interpolated = (weights.float() @ nodes.logits.flatten(1)).view_as(solved.logits)
     difference = _probabilities(interpolated) - _probabilities(solved.logits)
     return solved, difference.abs().amax(dim=(0, 2)) > ACCEPTED_ERROR
@@ -143,4 +142,4 @@ def _probabilities(logits: Tensor) -> Tensor:
 def _chunk(problem: _Folds) -> int:
     """Returns the number of values that are solved at the same time."""
     size = len(problem.weights) * (problem.targets.shape[1] - 1) * len(problem.folds)
-    return max(1, CHUNK_ELEMENTS // size)
+    return min(MAX_CHUNK, max(1, CHUNK_ELEMENTS // size))

@@ -14,13 +14,13 @@ MIN_LOGIT = -60.0
 
 
 @dataclass(frozen=True)
-class Rows:
+class CenteredRows:
     """Images as rows: centered features and a column of ones, D = min(N, F) + 1 columns.
 
     The solution lies in the span of the images, so fewer images than features need no more columns than images.
 
     Attributes:
-        exact: Rows (N, D), float64.
+        exact: CenteredRows (N, D), float64.
         fast: The same in float32.
         mean: Mean (F,) of the features.
         rotation: Orthonormal columns (F, D - 1): `features = mean + exact[:, :-1] @ rotation.T`; None for no rotation.
@@ -32,7 +32,7 @@ class Rows:
     rotation: Tensor | None
 
     @staticmethod
-    def of(features: Tensor, weights: Tensor) -> Rows:
+    def of(features: Tensor, weights: Tensor) -> CenteredRows:
         """Centers features (N, F) by their mean with the weights (N,)."""
         mean = weighted_mean(features.double(), weights)
         rows, rotation = features.double() - mean, None
@@ -40,7 +40,7 @@ class Rows:
             rotation, triangle = torch.linalg.qr(rows.T)
             rows = triangle.T.contiguous()
         exact = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-        return Rows(exact, exact.float(), mean, rotation)
+        return CenteredRows(exact, exact.float(), mean, rotation)
 
     def linear(self, solution: Tensor) -> tuple[Tensor, Tensor]:
         """Returns weights (P, C, F) and biases (P, C) on the original features.
@@ -66,12 +66,12 @@ class Problems:
     classes, scikit-learn penalizes the squared norm of the difference itself.
 
     Attributes:
-        rows: See `Rows`.
+        rows: See `CenteredRows`.
         targets: Class probabilities (C, N), float64.
         weights: Weights of the images (P, N), float64, multiplied by the penalty C.
     """
 
-    rows: Rows
+    rows: CenteredRows
     targets: Tensor
     weights: Tensor
 
@@ -83,7 +83,7 @@ class Problems:
     def logits(self, solution: Tensor) -> Tensor:
         """Returns logits (C - 1, P, N) in the precision of the solution."""
         rows = self.rows.exact if solution.dtype == torch.float64 else self.rows.fast
-        return (solution.flatten(0, 1) @ rows.T).unflatten(0, solution.shape[:2])
+        return (solution.flatten(0, 1) @ rows.T).view(*solution.shape[:2], -1)
 
     def gradient(self, solution: Tensor, probabilities: Tensor) -> Tensor:
         """Returns the gradients (C - 1, P, D) at solutions with these probabilities (C - 1, P, N), in float64."""
@@ -104,7 +104,7 @@ class Problems:
 
     @staticmethod
     def _backward(rows: Tensor, residuals: Tensor) -> Tensor:
-        return (residuals.flatten(0, 1) @ rows).unflatten(0, residuals.shape[:2])
+        return (residuals.flatten(0, 1) @ rows).view(*residuals.shape[:2], -1)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Newton's method with preconditioned conjugate gradients for many logistic regressions."""
+"""Newton's method with conjugate gradients for many logistic regressions."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def _newton_step(
     direction = solved = preconditioner(residual)
     size = first = dot(residual, solved)
     enough = torch.maximum(_forcing(size, problems) ** 2 * size, (0.3 * limit) ** 2)
-    for count in range(1, MAX_PRODUCTS + 1):
+    count = 0
+    while count < MAX_PRODUCTS:
+        count += 1
         product = problems.curvature_product(direction, curvature)
         length = (size / dot(direction, product)).nan_to_num(0, 0, 0)
         step, residual = step + length[:, None] * direction, residual - length[:, None] * product

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transfer_platform.solvers.interpolation import interpolation_weights
 from transfer_platform.solvers.logistic_nodes import solve_nodes
-from transfer_platform.solvers.logistic_problems import Rows
+from transfer_platform.solvers.logistic_problems import CenteredRows
 
 CHUNK_ELEMENTS = 20_000_000
 """Logits that `metrics` computes at the same time."""
@@ -54,7 +54,7 @@ class OutOfFoldPath:
 
     def _differences(self, chosen: slice) -> Tensor:
         weights = interpolation_weights(self.nodes, self.values[chosen].log()).float()
-        return (weights @ self.node_logits.flatten(1)).unflatten(1, self.node_logits.shape[1:])
+        return (weights @ self.node_logits.flatten(1)).view(-1, *self.node_logits.shape[1:])
 
 
 def out_of_fold_path(
@@ -81,7 +81,9 @@ def out_of_fold_path(
     training = given.double().expand(count, -1) * (folds != torch.arange(count)[:, None])
     penalties = torch.as_tensor(values, dtype=torch.float64)
     held_out = torch.nonzero(folds >= 0)[:, 0]
-    nodes = solve_nodes(Rows.of(features, training.sum(dim=0)), targets.double(), training, penalties.log(), folds)
+    nodes = solve_nodes(
+        CenteredRows.of(features, training.sum(dim=0)), targets.double(), training, penalties.log(), folds
+    )
     return OutOfFoldPath(penalties, held_out, nodes.positions, nodes.logits)
 
 
