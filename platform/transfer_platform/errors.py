@@ -79,7 +79,7 @@ class MetadataError(DataError):
 
     Attributes:
         file: Path of the metadata file.
-        problem: The error without the remedy.
+        problem: The error message without the remedy.
         reason: The first line of `problem` without the path.
     """
 
