@@ -13,9 +13,9 @@ from transfer_platform.solvers.newton import Preconditioning, minimize
 
 TOLERANCE = 3e-5
 """Tolerance of the solutions; see `newton.TOLERANCE`."""
-SPACING = 1.2
+SPACING = 0.7
 """Largest distance of the first nodes in log C."""
-EXTRAPOLATED = 4
+EXTRAPOLATED = 5
 """Number of solved nodes from which the start of the next one is extrapolated."""
 ACCEPTED_ERROR = 5e-4
 """An interval between nodes is not divided if the interpolation over twice its length has a smaller error.

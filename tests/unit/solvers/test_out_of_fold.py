@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,7 @@ from transfer_platform.solvers.logistic import logistic_path
 from transfer_platform.solvers.logistic_problems import Curvature
 from transfer_platform.solvers.out_of_fold import OutOfFoldPath, out_of_fold_path
 
-VALUES = np.logspace(-3, 3, 41).tolist()
+VALUES = np.logspace(-3, 3, 98).tolist()
 FOLDS = 3
 
 
@@ -25,6 +23,14 @@ def digits(classes: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.
     folds = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % FOLDS
     targets = labels[:count] if classes == 10 else labels[:count] >= 5
     return torch.tensor(pixels[:count] / 16), torch.tensor(targets).long(), folds
+
+
+def between_nodes(path: OutOfFoldPath, largest: float) -> list[int]:
+    """Returns the indices of four values of C, up to the largest, that were interpolated."""
+    distances = (path.values.log()[:, None] - path.nodes).abs().amin(dim=1)
+    found = torch.nonzero((distances > 0.05) & (path.values <= largest))[:, 0]
+    assert len(found) >= 4
+    return found[torch.linspace(0, len(found) - 1, 4).long()].tolist()
 
 
 def single_solution(path: OutOfFoldPath, index: int, problem: tuple[torch.Tensor, ...], fold: int) -> float:
@@ -41,8 +47,7 @@ def single_solution(path: OutOfFoldPath, index: int, problem: tuple[torch.Tensor
 def test_interpolated_probabilities_equal_scikit_learn(classes: int, count: int) -> None:
     features, labels, folds = digits(classes, count)
     path = out_of_fold_path(features, one_hot(labels, classes), folds, VALUES)
-    for index in (1, 13, 22, 27):
-        assert (path.nodes - math.log(VALUES[index])).abs().min() > 1e-3
+    for index in between_nodes(path, 10.0):
         training = folds != index % FOLDS
         expected = LogisticRegression(C=VALUES[index], tol=1e-10, solver="newton-cholesky", max_iter=1000)
         expected.fit(features[training], labels[training])
@@ -54,8 +59,8 @@ def test_interpolated_probabilities_equal_scikit_learn(classes: int, count: int)
 def test_interpolated_probabilities_equal_single_solutions_of_separable_classes(classes: int) -> None:
     features, labels, folds = digits(classes, 60)
     problem = features, one_hot(labels, classes), folds
-    path = out_of_fold_path(*problem, np.logspace(-2, 4, 41).tolist())
-    assert max(single_solution(path, index, problem, index % FOLDS) for index in (11, 25, 37, 40)) < 1e-4
+    path = out_of_fold_path(*problem, np.logspace(-2, 4, 98).tolist())
+    assert max(single_solution(path, index, problem, index % FOLDS) for index in between_nodes(path, 1e4)) < 1e-4
 
 
 def test_images_without_a_fold_are_in_the_training_set() -> None:
