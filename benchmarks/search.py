@@ -157,6 +157,5 @@ def _shipped(options: Namespace, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-
 if __name__ == "__main__":
     main()

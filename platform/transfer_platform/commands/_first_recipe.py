@@ -147,7 +147,7 @@ def _network(dataset: InspectedDataset) -> Iterator[Line]:
     if sum(dataset.training_counts.values()) < MANY_IMAGES:
         yield "  name: {choices: [efficientnet_lite0, efficientnet_lite1, efficientnet_lite2]}", ""
     else:
-        yield "  name: efficientnet_lite0", "efficientnet_lite2 is more accurate and takes about twice the time per image"
+        yield ("  name: efficientnet_lite0", "efficientnet_lite2 is more accurate, but takes about twice as long")
     yield "  freeze_through: all", "features are extracted once; to fine-tune, set kind: linear and try blocks.4"
     yield "", ""
     yield "head:", ""

@@ -27,8 +27,12 @@ def lda_path(features: Tensor, targets: Tensor, weights: Tensor, values: Sequenc
 
 
 def _lda(features: Tensor, targets: Tensor, weights: Tensor, shrinkages: Tensor) -> tuple[Tensor, Tensor]:
-    mean = weighted_mean(features, weights)
+    mean, width = weighted_mean(features, weights), features.shape[1]
     features = features - mean
+    rotation: Tensor | None = None
+    if len(features) < width:  # the class means lie in the span of the images
+        rotation, triangle = torch.linalg.qr(features.T)
+        features = triangle.T
     shares = targets * (weights / weights.sum())[:, None]
     priors = shares.sum(dim=0)
     means = (shares / priors).T @ features
@@ -37,9 +41,11 @@ def _lda(features: Tensor, targets: Tensor, weights: Tensor, shrinkages: Tensor)
     signs = torch.cat([torch.ones(len(features)), -priors]).to(rows)
     eigenvalues, vectors = torch.linalg.eigh(rows.T @ (rows * signs[:, None]))
     eigenvalues = eigenvalues.clamp(min=0)
-    shrunk = (1 - shrinkages[:, None]) * eigenvalues + shrinkages[:, None] * eigenvalues.mean()
+    shrunk = (1 - shrinkages[:, None]) * eigenvalues + shrinkages[:, None] * (eigenvalues.sum() / width)
     weight = ((means @ vectors) / shrunk[:, None]) @ vectors.T
-    return weight, priors.log() - (weight * means).sum(dim=2) / 2 - weight @ mean
+    bias = priors.log() - (weight * means).sum(dim=2) / 2
+    weight = weight if rotation is None else weight @ rotation.T
+    return weight, bias - weight @ mean
 
 
 def prototype_path(features: Tensor, targets: Tensor, weights: Tensor) -> LinearPath:

@@ -20,6 +20,7 @@ from transfer_platform.recipe.schema import TrainingConfig
 from transfer_platform.solvers.discriminant import lda_path, prototype_path
 from transfer_platform.solvers.linear_path import LinearPath
 from transfer_platform.solvers.logistic import logistic_path
+from transfer_platform.solvers.out_of_fold import out_of_fold_path
 from transfer_platform.solvers.ridge import ridge_path
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.class_weights import balanced_weights
@@ -27,12 +28,28 @@ from transfer_platform.training.loop import EpochResult, FitResult, Objective
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Linear classification of N images with F features and C classes in K folds.
+
+    Attributes:
+        features: Features (N, F).
+        targets: Class probabilities (N, C).
+        weights: Weights of the training images (K, N); 0 for an image that is held out.
+        folds: Index (N,) of the fold that holds out each image; -1 for images that are never held out.
+    """
+
+    features: Tensor
+    targets: Tensor
+    weights: Tensor
+    folds: Tensor
+
+
+@dataclass(frozen=True)
 class HeadSolver:
     """One way to solve a linear head.
 
     Attributes:
-        solve: Takes features (N, F), class probabilities (N, C), image weights (K, N) and V values of the
-            hyperparameter; returns the heads for all values and all K weightings.
+        solve: Returns the heads for V values of the hyperparameter and all folds.
         hyperparameter: Name in metrics and messages.
         values: Values of the hyperparameter for features whose mean squared distance from their mean is 1.
         power: The value for features that are s times as large is `value * s**power`.
@@ -41,31 +58,69 @@ class HeadSolver:
         needs_all_classes: Whether every class needs a training image in every fold.
     """
 
-    solve: Callable[[Tensor, Tensor, Tensor, Sequence[float]], LinearPath]
+    solve: Callable[[Problem, Sequence[float]], LinearPath]
     hyperparameter: str
     values: tuple[float, ...]
     power: int
     sharpness: float | None = None
     needs_all_classes: bool = False
 
+    def held_out_logits(self, problem: Problem) -> Tensor:
+        """Returns the logits (V, N, C) of all images for all values; 0 for images that are never held out."""
+        path = self.solve(problem, self.values)
+        logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
+        for fold in range(len(problem.weights)):
+            held_out = problem.folds == fold
+            logits[:, held_out] = problem.features[held_out] @ path.weight[:, fold].mT + path.bias[:, fold, None]
+        return logits * (self.sharpness or 1.0)
 
-def _prototypes(features: Tensor, targets: Tensor, weights: Tensor, _values: Sequence[float]) -> LinearPath:
-    return prototype_path(features, targets, weights)
+
+class _LogisticSolver(HeadSolver):
+    def held_out_logits(self, problem: Problem) -> Tensor:
+        """Interpolates between the solutions for some values, which is faster than to solve all of them."""
+        path = out_of_fold_path(problem.features, problem.targets, problem.folds, self.values, problem.weights)
+        logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
+        for index in range(len(self.values)):
+            logits[index, path.held_out] = path.logits(index).double()
+        return logits
 
 
 SOLVERS: Mapping[str, HeadSolver] = {
-    "logistic": HeadSolver(logistic_path, "C", tuple(10 ** (step / 4) for step in range(-4, 17)), power=-2),
-    "ridge": HeadSolver(ridge_path, "alpha", tuple(10 ** (step / 4) for step in range(-12, 13)), 2, sharpness=10),
-    "lda": HeadSolver(
-        lda_path, "shrinkage", tuple(2**-step for step in range(12)), 0, sharpness=0.1, needs_all_classes=True
+    "logistic": _LogisticSolver(
+        lambda given, values: logistic_path(given.features, given.targets, given.weights, values),
+        "C",
+        tuple(10 ** (step / 8) for step in range(-8, 33)),
+        power=-2,
     ),
-    "prototype": HeadSolver(_prototypes, "none", (1.0,), 0, sharpness=10, needs_all_classes=True),
+    "ridge": HeadSolver(
+        lambda given, values: ridge_path(given.features, given.targets, given.weights, values),
+        "alpha",
+        tuple(10 ** (step / 8) for step in range(-24, 25)),
+        power=2,
+        sharpness=10,
+    ),
+    "lda": HeadSolver(
+        lambda given, values: lda_path(given.features, given.targets, given.weights, values),
+        "shrinkage",
+        tuple(2**-step for step in range(12)),
+        power=0,
+        sharpness=0.1,
+        needs_all_classes=True,
+    ),
+    "prototype": HeadSolver(
+        lambda given, _values: prototype_path(given.features, given.targets, given.weights),
+        "none",
+        (1.0,),
+        power=0,
+        sharpness=10,
+        needs_all_classes=True,
+    ),
 }
 """Solver of each `head.kind`, apart from `linear`, which is trained."""
 
 
 class SolvedHead:
-    """Linear classification problem on fixed features.
+    """Solves the head of one trial.
 
     Args:
         kind: A key of `SOLVERS`.
@@ -97,10 +152,13 @@ class SolvedHead:
             TrainingError: The head cannot be solved.
         """
         start = time.perf_counter()
-        path = self._solve(folds, self._solver.values)
-        positions = torch.tensor(sorted(position for fold in folds for position in fold.validation))
-        labels = folds[0].labels[positions]
-        all_logits = self._held_out_logits(path, folds)[:, positions]
+        problem = self._problem(folds)
+        held_out = problem.folds >= 0
+        labels = folds[0].labels[held_out]
+        try:
+            all_logits = self._solver.held_out_logits(problem)[:, held_out]
+        except ArithmeticError as error:
+            raise self._failure(error) from error
         seconds = (time.perf_counter() - start) / len(all_logits)
         results = []
         for number, logits in enumerate(all_logits, start=1):
@@ -118,20 +176,20 @@ class SolvedHead:
         Returns:
             Weights (C, F) and biases (C,) for the original features.
         """
-        path = self._solve([data], self._solver.values[number - 1 : number])
-        return path.weight[0, 0] / self._scale, path.bias[0, 0]
-
-    def _solve(self, folds: Sequence[TrialData], values: Sequence[float]) -> LinearPath:
-        targets = functional.one_hot(folds[0].labels, len(self._classes)).double()
-        smoothing = self._config.label_smoothing
-        targets = (1 - smoothing) * targets + smoothing / len(self._classes)
-        weights = torch.stack([self._image_weights(fold) for fold in folds])
         try:
-            path = self._solver.solve(self._features, targets, weights, values)
+            path = self._solver.solve(self._problem([data]), self._solver.values[number - 1 : number])
         except ArithmeticError as error:
-            raise TrainingError(f"head.kind: {self._kind}: {error}") from error
+            raise self._failure(error) from error
         factor = self._solver.sharpness or 1.0
-        return LinearPath(path.weight * factor, path.bias * factor)
+        return path.weight[0, 0] * (factor / self._scale), path.bias[0, 0] * factor
+
+    def _problem(self, folds: Sequence[TrialData]) -> Problem:
+        smoothing, classes = self._config.label_smoothing, len(self._classes)
+        targets = (1 - smoothing) * functional.one_hot(folds[0].labels, classes).double() + smoothing / classes
+        numbers = torch.full_like(folds[0].labels, -1)
+        for number, fold in enumerate(folds):
+            numbers[list(fold.validation)] = number
+        return Problem(self._features, targets, torch.stack([self._image_weights(fold) for fold in folds]), numbers)
 
     def _image_weights(self, fold: TrialData) -> Tensor:
         """Returns the weight of each image in the loss (N,), with a mean of 1 over training images and 0 elsewhere."""
@@ -151,18 +209,12 @@ class SolvedHead:
         if not counts.all():
             missing = self._classes[int(counts.argmin())]
             raise TrainingError(
-                f"head.kind: {self._kind} requires training images of every class in every fold, but a fold has none of "
-                f"{missing!r}; use head.kind: logistic, or add images of this class"
+                f"head.kind: {self._kind} requires training images of every class in every fold, but a fold has none "
+                f"of {missing!r}; use head.kind: logistic, or add images of this class"
             )
 
-    def _held_out_logits(self, path: LinearPath, folds: Sequence[TrialData]) -> Tensor:
-        """Returns logits (V, N, C) of all images; those of an image that no fold holds out are 0."""
-        logits = torch.zeros(len(path.weight), len(self._features), len(self._classes), dtype=torch.float64)
-        for index, fold in enumerate(folds):
-            held_out = list(fold.validation)
-            products = self._features[held_out] @ path.weight[:, index].mT
-            logits[:, held_out] = products + path.bias[:, index, None]
-        return logits
+    def _failure(self, error: ArithmeticError) -> TrainingError:
+        return TrainingError(f"head.kind: {self._kind}: {error}")
 
     def _metrics(self, number: int, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Returns the validation metrics, after temperature scaling if the scores are not logits."""

@@ -71,7 +71,11 @@ CASES = {
         "head.weight_decay: unknown field; did you mean 'training.weight_decay'?",
     ),
     "another tool's word": (changed("learning_rate", "lr"), 11, "did you mean 'learning_rate'?"),
-    "nothing like it": (continued("head: {zzz: 1}\n"), 12, "head.zzz: unknown field; allowed fields in head: kind, dropout"),
+    "nothing like it": (
+        continued("head: {zzz: 1}\n"),
+        12,
+        "head.zzz: unknown field; allowed fields in head: kind, dropout",
+    ),
     "gate metric without its split": (
         continued("promotion:\n  model: m\n  gate:\n    accuracy: {at_least: 0.9}\n"),
         15,
@@ -98,7 +102,11 @@ CASES = {
         13,
         "head: the section is empty; add at least one field (kind, dropout) or remove the section",
     ),
-    "a value for a section": (continued("head: 0.5\n"), 12, "must be a section (allowed fields: kind, dropout), but got 0.5"),
+    "a value for a section": (
+        continued("head: 0.5\n"),
+        12,
+        "must be a section (allowed fields: kind, dropout), but got 0.5",
+    ),
     # Values of the wrong type.
     "text for a number": (changed("1e-4", "fast"), 11, 'must be a number, but got "fast"'),
     "quoted number": (changed("1e-4", "'1e-4'"), 11, 'must be a number, but got "1e-4"; remove the quotes'),
