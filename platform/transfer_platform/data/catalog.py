@@ -19,6 +19,7 @@ from transfer_platform.suggest import did_you_mean
 MAX_LISTED = 20
 """Maximum number of files or rows listed in an error message."""
 
+ARCHIVE_REMEDY = "is an archive, and archives inside a folder are not read; unpack it"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 
 
@@ -164,12 +165,17 @@ def scan_folder(
 
 def _outside(name: str) -> FileProblem:
     message = "is next to the class folders, not inside one of them"
-    if name.casefold().endswith(_ARCHIVES):
-        message = "is an archive, and archives inside a folder are not read; unpack it, then remove it from the folder"
+    if is_archive(name):
+        message = f"{ARCHIVE_REMEDY}, then remove it from the folder"
     if name in METADATA_FILES:
         form = " (in UTF-8, separated by commas)" if name.endswith(".csv") else ""
         message = f"is not used, because it does not have the columns 'file_name' and 'label'{form}"
     return FileProblem("outside the class folders", message)
+
+
+def is_archive(name: str) -> bool:
+    """Returns whether a file name has the extension of an archive."""
+    return name.casefold().endswith(_ARCHIVES)
 
 
 def normalize_label(text: str) -> str:
