@@ -85,7 +85,7 @@ def run(
     home = paths.studies_folder() / name
     with study_lock(name, home, database), closing(_open_study(name, database, opened.recipe, fresh)) as study:
         trainer = make_trainer(opened.recipe, splits, weights, device, store, progress, say)
-        tracker = Tracker(opened.recipe.name)
+        tracker = Tracker(opened.recipe.name, say)
         with tracker.start_study_run(study.name, {"platform.dataset": splits.fingerprint}) as parent:
             session = _Session(opened, splits, study, trainer, tracker, parent, home, progress, say)
             session.log_start(weights)
