@@ -41,7 +41,7 @@ FLUSH_SECONDS = 2.0
 class Tracker:
     """An experiment on the tracking server, created if it does not exist.
 
-    A deleted experiment is restored with its runs, and `say` is called with a message, because MLflow reserves its name.
+    A deleted experiment is restored with its runs, because its name is reserved; `say` is then called with a message.
 
     Raises:
         StorageError: The tracking server or its database cannot be used.

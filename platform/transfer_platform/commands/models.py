@@ -69,16 +69,14 @@ def compare(one: str, other: str, *, as_json: bool = False) -> RenderableType | 
 def promote(name: str, override: str) -> str:
     """Makes a version the champion (see `manual.promote_version`)."""
     model, number = parse_version(name)
-    with _ledger() as ledger:
-        mlflow_server.require_original()
+    with _writable_ledger() as ledger:
         move = manual.promote_version(model, number, ledger, override)
     return f"{model} version {move.version} is champion; ledger entry {move.id}: {move.reason}"
 
 
 def rollback(model: str, reason: str) -> str:
     """Restores the previous champion (see `manual.roll_back`)."""
-    with _ledger() as ledger:
-        mlflow_server.require_original()
+    with _writable_ledger() as ledger:
         move = manual.roll_back(model, ledger, reason)
     return f"{model} version {move.version} is champion again; ledger entry {move.id}: {move.reason}"
 
@@ -108,6 +106,14 @@ def verify() -> str:
 def _ledger() -> Iterator[Ledger]:
     mlflow_server.require_registry()
     with databases.open_ledger() as ledger:
+        yield ledger
+
+
+@contextmanager
+def _writable_ledger() -> Iterator[Ledger]:
+    with _ledger() as ledger:
+        mlflow_server.require_original()
+        databases.require_ledger()
         yield ledger
 
 

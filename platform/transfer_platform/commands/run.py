@@ -199,7 +199,7 @@ def _require_databases(recipe: Recipe) -> None:
     mlflow_server.require_database()
     mlflow_server.require_original()
     if recipe.promotion:
-        databases.require_ledger()
+        databases.require_ledger(", or remove `promotion:` from the recipe")
 
 
 def _image_counts(inspection: Inspection, splits: Splits) -> str:
