@@ -18,6 +18,7 @@ from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import FINDING_KINDS
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight
+from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig, SplitsConfig
@@ -118,7 +119,7 @@ def _inspect(
         inspection = replace(dataset.inspection, quarantine={})
         missing = len(inspection.by_kind("missing"))
         if missing and scanned.metadata_files:
-            reason = f"not used, because {missing} of its images do not exist"
+            reason = f"not used, because {counted(missing, 'image')} in it cannot be found"
             with suppress(DataError):  # there are no class folders that could be used instead
                 return _inspect(source, train, progress, dict.fromkeys(scanned.metadata_files, reason))
         raise DataError(_refusal(inspection, exclude))

@@ -12,6 +12,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from transfer_platform import databases
+from transfer_platform.plurals import counted
 from transfer_registry import audit, manual, mlflow_server, overview
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import Ledger
@@ -90,7 +91,7 @@ def verify() -> str:
     """
     with _ledger() as ledger:
         differences = audit.verify(ledger)
-        entries = _count(len(ledger.entries()), "ledger entry", "ledger entries")
+        entries = counted(len(ledger.entries()), "ledger entry", "ledger entries")
     files = audit.verify_files()
     if problems := (*differences, *files.damage):
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -98,7 +99,7 @@ def verify() -> str:
     unchecked = f"; not checked (no recorded checksums): {', '.join(files.unchecked)}" if files.unchecked else ""
     return (
         f"verified {entries}: consistent with the version tags and aliases\n"
-        f"verified the files of {_count(files.checked, 'version', 'versions')}: unchanged{unchecked}"
+        f"verified the files of {counted(files.checked, 'version')}: unchanged{unchecked}"
     )
 
 
@@ -115,10 +116,6 @@ def _writable_ledger() -> Iterator[Ledger]:
         mlflow_server.require_original()
         databases.require_ledger()
         yield ledger
-
-
-def _count(number: int, singular: str, plural: str) -> str:
-    return f"{number} {singular if number == 1 else plural}"
 
 
 def _event(entry: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from transfer_platform.commands._open import OpenedRecipe, open_recipe
+from transfer_platform.plurals import counted
 
 # isort: split
 from transfer_model.architecture import Architecture
@@ -128,8 +129,7 @@ class _Session:
             self._dry_run()
         trainer.precision = str(study.user_attrs["precision"])
         trials = trial_count(self.recipe)
-        plural = "s" * (trials > 1)
-        self.say(f"study {study.name}: {trials} trial{plural} on {trainer.device}, {trainer.precision}")
+        self.say(f"study {study.name}: {counted(trials, 'trial')} on {trainer.device}, {trainer.precision}")
         log_inputs(parent, self.recipe, self.splits, weights)
         counts = {str(each): self.opened.inspection.count(each) for each in Severity}
         if study.user_attrs.get("data") != (logged := {"run": parent.run_id, **counts}):

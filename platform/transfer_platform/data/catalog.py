@@ -12,6 +12,7 @@ from transfer_platform.data.manifest_table import METADATA_FILES
 from transfer_platform.data.scan import scan_files
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.file_problems import FileProblem, display_name, printable
+from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.walk import walk
 from transfer_platform.suggest import did_you_mean
@@ -78,7 +79,7 @@ class Catalog:
         lines = [f"  {display_name(path, self.root, self.names)}: {problem.message}" for path, problem in problems]
         if lines:
             raise DataError(
-                f"{len(lines)} file{'s' * (len(lines) > 1)} in {self.folder} cannot be used:\n{join_lines(lines)}\n"
+                f"{counted(len(lines), 'file')} in {self.folder} cannot be used:\n{join_lines(lines)}\n"
                 "repair these files, or move them out of the folder"
             )
 

@@ -21,6 +21,7 @@ from transfer_platform.data.manifest_table import METADATA_FILES, read_columns
 from transfer_platform.data.split_names import split_for_name
 from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
+from transfer_platform.plurals import counted
 from transfer_platform.sources.walk import is_ignored, walk
 
 
@@ -62,7 +63,7 @@ def unlisted_note(manifest: Manifest, listed: Collection[Path]) -> Iterator[str]
     paths = {Path(file.path) for file in walk(folder, folder).files}
     if others := sorted(paths - own - {*listed}):
         example = printable(others[0].relative_to(folder))
-        subject = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+        subject = counted(len(others), "file is", "files are")
         yield f"{subject} not listed in the metadata and not used (for example, {example})"
 
 

@@ -12,6 +12,7 @@ from transfer_platform.data.manifest_table import DELIMITERS, PARQUET, SUFFIXES,
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
+from transfer_platform.plurals import counted
 from transfer_platform.suggest import did_you_mean
 
 STANDARD_COLUMNS = ("path", "label", "split", "weight")
@@ -103,7 +104,7 @@ class Manifest:
         """Raises a `DataError` if there are any errors; the message lists the first 20."""
         if not (lines := [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]):
             return
-        found = f"the manifest {printable(self.file)} has {len(lines)} error{'s' * (len(lines) > 1)}"
+        found = f"the manifest {printable(self.file)} has {counted(len(lines), 'error')}"
         if self.metadata_files:
             raise MetadataError(f"{found}\n{join_lines(lines)}", self.file, self.metadata_files)
         raise DataError(f"{found}:\n{join_lines(lines)}")
@@ -204,7 +205,7 @@ def _column_notes(table: Table) -> Iterator[str]:
     words = Counter(cells["split"].strip() for _, cells in table.rows if "split" in cells)
     for word, count in sorted(words.items()):
         if word != (split := split_for_name(word)):
-            yield f"the split {word!r} in {count} rows is interpreted as {split}"
+            yield f"the split {word!r} in {counted(count, 'row')} is interpreted as {split}"
     for name in table.columns:
         values = {cells[name].strip() for _, cells in table.rows if name in cells}
         if name not in STANDARD_COLUMNS and values and all(map(split_for_name, values)):

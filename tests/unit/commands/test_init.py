@@ -126,7 +126,7 @@ def test_a_metadata_file_that_no_recipe_can_use_is_excluded(fill, faults: str) -
     else:
         used = 0 if faults == "all files missing" else 1
         rows = [row if row.split("/")[1].startswith("0.") and used else f"other/{row}" for row in rows]
-        reason = f"{24 - 2 * used} of its images do not exist"
+        reason = f"{24 - 2 * used} images in it cannot be found"
     (photos / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
     written = write_first_recipe("Our photos")
     assert f"excluded: metadata.csv (not used, because {reason}" in str(written)
