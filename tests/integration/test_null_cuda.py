@@ -208,5 +208,7 @@ def test_a_run_on_a_gpu_that_is_too_small_ends_with_the_reason(gpus: Gpus, study
     work = study(precision="auto", batch_size=16)
     _, err = gpus.platform(work, "run", "recipe.yaml", "--device", "cuda:1", code=1, NULLCUDA_BYTES=40_000_000)
     assert "1 trial on cuda:1, " in err
-    assert "error: no trial in the study completed:\n  trial 0: fail frozen layers: CUDA out of memory" in err
+    error, _, advice = err.partition("error: no trial in the study completed:\n")[2].partition("; ")
+    assert error.startswith("  trial 0: fail frozen layers: CUDA out of memory")
+    assert advice.startswith("set a smaller dataset.image_size, or use another device\n")
     assert "Traceback" not in err
