@@ -68,7 +68,7 @@ def build(_: Namespace) -> dict[str, str]:
     import torch
 
     from transfer_model.classifier import save
-    from transfer_model.model_config import ModelConfig, OodThreshold
+    from transfer_model.model_json import ModelConfig, OodThreshold
     from transfer_model.network import NetworkSpec, build_network
     from transfer_model.ood import OodScorer
     from transfer_model.preprocessing import Preprocessing

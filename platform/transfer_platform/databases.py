@@ -99,7 +99,7 @@ def _database_url(schema: str, local_file: Path) -> str:
     if url.get_backend_name() != "postgresql":
         raise StorageError(
             f"{DATABASE_VARIABLE} is a {url.get_backend_name()} URL, but must be a PostgreSQL URL; "
-            "unset it to store the studies and the ledger in files in the current folder"
+            "to store the studies and the ledger in files in the current folder, unset the variable"
         )
     _refuse_shared_schema(url, schema)
     with_schema = url.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={schema}"})

@@ -20,7 +20,7 @@ class DiskCache:
     Keys may be file names that are not valid UTF-8.
 
     Args:
-        namespace: Kind of value, plus whatever else the value depends on apart from the key, such as a library version.
+        namespace: Kind of value, plus anything besides the key that the value depends on, such as a library version.
     """
 
     def __init__(self, namespace: str) -> None:

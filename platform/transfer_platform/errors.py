@@ -79,7 +79,7 @@ class MetadataError(DataError):
 
     Attributes:
         names: Paths of the metadata files relative to the dataset's folder, as in `dataset.exclude`.
-        reason: The error without the path of the file; of several errors, the first.
+        reason: The error message without the path of the file; of several errors, the first.
     """
 
     def __init__(self, error: str, path: Path, names: Sequence[str]) -> None:

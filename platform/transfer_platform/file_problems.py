@@ -36,7 +36,7 @@ def printable(path: Path | str) -> str:
 
 
 def display_name(path: Path, root: Path, names: Mapping[Path, str]) -> str:
-    """Returns the name of a file for messages: its entry in `names` if it has one, else its path relative to `root`."""
+    """Returns a file's name for messages: its entry in `names` if it has one, otherwise its path relative to `root`."""
     if path in names:
         return printable(names[path])
     return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path)

@@ -29,7 +29,7 @@ def studies_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Returns the folder set in `PLATFORM_CACHE`, by default the user's cache folder; its contents can be recreated."""
+    """Returns the folder set in `PLATFORM_CACHE` or else the user's cache folder; its contents can be recreated."""
     if configured := os.environ.get(CACHE_VARIABLE):
         return Path(configured).expanduser()
     return platformdirs.user_cache_path("transfer-platform")

@@ -10,7 +10,7 @@ _SYNONYMS = {
     "min": "low", "max": "high", "values": "choices",
     "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
 }  # fmt: skip
-"""Maps names used by other tools to names used here, if the two are too different for automatic matching."""
+"""Maps names used by other tools to the names used here if they are too different to be matched automatically."""
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Key of a network: its name, and the options of networks that have any."""
+"""Key of a network: its name and its options, if any."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 class Options(Mapping[str, Any]):
     """An immutable, hashable mapping from names to JSON values, sorted by name; lists are stored as tuples.
 
-    Values are equal only if their types are: `True`, `1` and `1.0` are different options.
+    Values of different types are never equal: `True`, `1` and `1.0` are different options.
 
     Raises:
         ModelError: The options are not a mapping from text to JSON values.
@@ -52,7 +52,7 @@ class Options(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Identifies a network wherever networks are told apart: in recipes, models, caches and results.
+    """Identifies a network in recipes, models, caches and results.
 
     Attributes:
         name: Name accepted by `catalog.resolve`.
@@ -68,11 +68,11 @@ class Architecture:
 
     @classmethod
     def of(cls, architecture: Architecture | str) -> Architecture:
-        """Returns the architecture; a name stands for the network without options."""
+        """Returns an architecture unchanged; converts a name to an architecture without options."""
         return cls(architecture) if isinstance(architecture, str) else architecture
 
     def to_json(self) -> str | dict[str, Any]:
-        """Returns the name if there are no options, as in files written before networks had options."""
+        """Returns the name and options, or only the name if there are no options, as in older files."""
         return {"name": self.name, "options": dict(self.options)} if self.options else self.name
 
     @classmethod
@@ -92,10 +92,10 @@ class Architecture:
 def parse_options(kind: type[_T], name: str, options: Options) -> _T:
     """Converts the options of a network to an instance of the dataclass that declares them.
 
-    Fields may be whole numbers of at least 1, booleans, literals, or tuples of such numbers.
+    Each field must be a whole number of at least 1, a tuple of such numbers, a boolean, or a `Literal`.
 
     Raises:
-        BackboneOptionError: An option is unknown or has an invalid value; the message lists what is valid.
+        BackboneOptionError: An option is unknown or has an invalid value; the message lists valid options or values.
     """
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass

@@ -32,7 +32,7 @@ class BundledNetwork:
     Attributes:
         timm_name: Name of the network in timm.
         package: Package that contains the weights in one file, `models/*.pth`.
-        image_size: Image side in pixels that the weights were trained for.
+        image_size: Side in pixels of the images that the weights were trained on.
     """
 
     timm_name: str
@@ -41,7 +41,7 @@ class BundledNetwork:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Preprocessing that the weights were trained for.
+        """Preprocessing that the weights were trained with.
 
         `CROP_FRACTION` and bicubic resizing are in `preprocessing.py` of TensorFlow's EfficientNet, and the image sizes
         in its `lite/efficientnet_lite_builder.py`.
@@ -60,11 +60,11 @@ BUNDLED_NETWORKS = {
     )
     for scale, image_size in enumerate((224, 240, 260))
 }
-"""Networks that need no download, keyed by name."""
+"""Networks whose weights need not be downloaded, keyed by name."""
 
 _SMALL = Preprocessing(32, 1.0, "bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _STANDARD = Preprocessing(224, 0.875, "bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""Preprocessing of this project's own networks for images of 32 and 224 pixels."""
+"""Preprocessing of the built-in networks for images of 32 x 32 and of 224 x 224 pixels."""
 
 _TORCHVISION_OPTIONS = {
     "googlenet": ("aux_logits", "transform_input", "init_weights"),
@@ -77,7 +77,7 @@ _TORCHVISION_OPTIONS = {
 
 @dataclass(frozen=True)
 class _NoOptions:
-    """The options of a network that has none."""
+    """Options class for networks without options."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Backbone:
         library: `torchvision`, `timm`, `bundled` or `builtin`.
         architecture: Name of the network in that library.
         tag: timm tag of the pretrained weights, such as `a1_in1k` in `resnet50.a1_in1k`; empty if unspecified.
-        options: Valid options of the network, without those that have their default values.
+        options: Valid options of the network, except for those set to their default values.
     """
 
     library: str
@@ -109,14 +109,14 @@ class Backbone:
 
     @property
     def builtin(self) -> BuiltinNetwork:
-        """The configured network; only valid for networks of this project."""
+        """The configured network; only valid for built-in networks."""
         return parse_options(NETWORKS[self.architecture], self.architecture, self.options)
 
     def with_options(self, options: Options) -> Backbone:
         """Returns the backbone with the given options.
 
         Raises:
-            BackboneOptionError: An option is unknown or invalid; the message lists what is valid.
+            BackboneOptionError: An option or its value is invalid; the message lists valid options or values.
         """
         kind: type = NETWORKS[self.architecture] if self.library == BUILTIN else _NoOptions
         parse_options(kind, self.architecture, options)
@@ -126,7 +126,7 @@ class Backbone:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """Returns the names of the options of one of this project's networks; empty for other networks."""
+    """Returns the option names of a built-in network; empty for other networks."""
     kind: type = NETWORKS.get(name.removeprefix(f"{BUILTIN}/"), _NoOptions)
     return tuple(field.name for field in fields(kind))
 
@@ -174,7 +174,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns the preprocessing keyed by weights name, default first; the only key is "" if no weights are named."""
+    """Returns the preprocessing for each weights name, default first; the only key is "" if there are no weights."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: BUNDLED_NETWORKS[backbone.architecture].preprocessing}
     if backbone.library == BUILTIN:

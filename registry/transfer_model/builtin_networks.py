@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _GROUP_NORM_GROUPS = 32
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Blocks of each stage by depth (He et al., "Deep Residual Learning for Image Recognition", 2015, table 1)."""
+"""Blocks per stage, keyed by depth (He et al., "Deep Residual Learning for Image Recognition", 2015, table 1)."""
 
 
 class BuiltinNetwork(Protocol):
@@ -34,7 +34,7 @@ class BuiltinNetwork(Protocol):
 
 @dataclass(frozen=True)
 class ResNet:
-    """ResNet, ResNeXt, Wide ResNet and variants, built by torchvision's `ResNet`, whose tensor names they have.
+    """ResNet, ResNeXt, Wide ResNet and variants, built by torchvision's `ResNet` with the same tensor names.
 
     Attributes:
         depth: Number of layers with weights, which selects `layers`; ignored if `layers` is set.
@@ -43,10 +43,10 @@ class ResNet:
             stride is in the 3 x 3 convolution, as in torchvision. `auto` is `basic` for the depths 18 and 34.
         shortcut: `A` subsamples and pads with zero channels where the shape changes, `B` projects there, `C` projects
             in every block (He et al., 2015, sec. 3.3 and 4.1).
-        zero_init_residual: Whether every block is the identity at first (Goyal et al., 2017, sec. 5.1).
+        zero_init_residual: Whether every block is initialized as the identity (Goyal et al., 2017, sec. 5.1).
         groups: Groups of the 3 x 3 convolutions of bottlenecks (ResNeXt, Xie et al., 2017).
         width_per_group: Channels of each group in the first stage (Wide ResNet, Zagoruyko and Komodakis, 2016).
-        dilation: Dilation of the last stage; 2 and 4 replace the strides of the last one or two stages.
+        dilation: Dilation of the last stage; 2 replaces the stride of the last stage, 4 also that of the stage before.
         norm: Batch norm, or group norm with 32 groups (Wu and He, 2018).
         stem: `imagenet` is a 7 x 7 convolution with stride 2 and a max-pool; `cifar` is a 3 x 3 convolution.
 
@@ -147,7 +147,7 @@ class ResNet34Cifar:
 
 @dataclass(frozen=True)
 class AlexNetCifar:
-    """AlexNet with smaller kernels and strides, and with AlexNet's overlapping max-pools.
+    """AlexNet with smaller kernels and strides; max-pools overlap, as in the original.
 
     Images of 32 x 32 pixels become feature maps (256, 3, 3), which are flattened to 2,304 values.
     """
@@ -193,7 +193,7 @@ NETWORKS: Mapping[str, type[BuiltinNetwork]] = {
 
 
 def _initialized(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Initializes a convolution in place like torchvision's ResNet does (He et al., 2015)."""
+    """Initializes a convolution in place as torchvision's ResNet does (He et al., 2015)."""
     from torch import nn
 
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")

@@ -41,7 +41,7 @@ class BackboneInfo:
         library: `torchvision`, `timm`, `bundled` or `builtin`.
         features: Number of inputs of a new head; the head has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing keyed by weights name, default first; the only key is "" if no weights are named.
+        preprocessings: Preprocessing for each weights name, default first; the only key is "" if there are no weights.
     """
 
     architecture: Architecture
@@ -84,7 +84,7 @@ def resolve(architecture: Architecture | str) -> Backbone:
 
     Raises:
         UnknownBackboneError: No library has this backbone; the message suggests similar names.
-        BackboneOptionError: The backbone has no such options; the message lists those that it has.
+        BackboneOptionError: An option is unknown or has an invalid value; the message lists valid options or values.
     """
     wanted = Architecture.of(architecture)
     backbone = _find(wanted.name)
@@ -123,7 +123,7 @@ def backbone_info(architecture: Architecture | str) -> BackboneInfo:
 
     Raises:
         UnknownBackboneError: No library has this backbone.
-        BackboneOptionError: The backbone has no such options.
+        BackboneOptionError: An option is unknown or invalid.
         ModelError: The library cannot build the backbone.
     """
     wanted, backbone = Architecture.of(architecture), resolve(architecture)
@@ -145,7 +145,7 @@ def describe_backbone(backbone: Backbone, architecture: Architecture | str) -> B
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone from `catalog.json`, ignoring library versions; returns None if it is not in the file."""
+    """Describes a backbone from `catalog.json`, ignoring library versions; returns None if the file has no entry."""
     return _read_entry(Architecture(name), resolve(name), _content())
 
 

@@ -34,7 +34,7 @@ _COPIES = 4
 
 _FREE_SECONDS = 60
 _BYTES_PER_SECOND = 10_000_000
-"""Reading a torch file may take `_FREE_SECONDS`, plus one second of processor time for this number of bytes."""
+"""Time limit for reading a torch file: one second of processor time per this many bytes, plus `_FREE_SECONDS`."""
 
 _MAX_REASON = 300
 
@@ -72,7 +72,7 @@ def read_state_dicts(path: Path) -> list[StateDict]:
     state_dicts = _reader(path)(path)
     if not state_dicts:
         raise WeightsError(
-            f"{path} contains no named tensors; expected a state dict, alone or in a checkpoint, in which it is nested "
+            f"{path} contains no named tensors; expected a state dict, or a checkpoint in which one is nested "
             f"in at most {torch_file_reader.MAX_DEPTH} mappings"
         )
     return state_dicts
@@ -110,7 +110,7 @@ def _read_torch_file(path: Path) -> list[StateDict]:
 def _convert_and_read(path: Path, _resolved: Path, _version: tuple[int, int, int]) -> list[StateDict]:
     """Reads a torch file, or returns its cached state dicts if the file has not changed.
 
-    The tensors are mapped from the converted file, so a cached file takes up disk space rather than memory.
+    The tensors are memory-mapped from the converted file, so a cached file takes up disk space rather than memory.
     """
     with _temporary_folder(path) as folder:
         target = folder / "tensors.safetensors"

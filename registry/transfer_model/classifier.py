@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .errors import ModelError, WeightsError, cause
 from .fuse_bn import fuse_batch_norms
-from .model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
+from .model_json import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from .network import build_network
 from .ood import REFERENCE_FILE, OodScorer
 from .thread_pool import FairThreadPool

@@ -17,7 +17,7 @@ _JPEG_END = b"\xff\xd9"
 
 
 class DamagedDataError(Exception):
-    """The data of an image is incomplete or changed. The message says in which way."""
+    """The data of an image is incomplete or corrupt. The message describes the damage."""
 
 
 def load_complete(image: Image.Image) -> None:
@@ -44,10 +44,10 @@ def load_complete(image: Image.Image) -> None:
 
 
 class _WithoutEndMarker(BytesIO):
-    """Content of a sequential JPEG image with zeros instead of the marker after the pixels; other content unchanged.
+    """File content, with the marker after the pixels of a sequential JPEG image replaced by zeros.
 
     libjpeg fills missing pixels with gray if it reaches a marker, but requires more data if it reaches the end. The
-    zeros are needed because it reads up to eight bytes ahead. Copying the content would take too long.
+    zeros are needed because libjpeg reads up to eight bytes ahead. Copying the content would take too long.
     """
 
     def __init__(self, content: bytes, *, is_last: bool) -> None:
@@ -66,7 +66,7 @@ class _WithoutEndMarker(BytesIO):
 
 
 def _scan_start(content: bytes) -> int:
-    """Returns the position of the pixels of a JPEG image with Huffman codes in a single scan; 0 for other images."""
+    """Returns the offset of the pixels in a JPEG file that is Huffman-coded in a single scan; 0 for other files."""
     position, components = 2, b""
     while content[position : position + 1] == b"\xff":
         marker, length = content[position + 1], int.from_bytes(content[position + 2 : position + 4], "big")
@@ -101,13 +101,13 @@ def _load_png(image: Image.Image, content: bytes) -> None:
     last_row = max(height - 1 - (height % 2 if interlaced else 0), 0)  # in the order of the data
     if any(image.crop((0, last_row, width, last_row + 1)).tobytes()):
         return
-    # Counting takes long, so it is done only if the last row is black. An interlaced image has a few bytes more.
+    # Counting is slow, so it is done only if the last row is black. An interlaced image has a few bytes more.
     expected = height * (1 + ceil(width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color] / 8))
     compressed, inflater, found = b"".join(parts), zlib.decompressobj(), 0
     while compressed and found < expected and (rows := inflater.decompress(compressed, 1 << 20)):
         found, compressed = found + len(rows), inflater.unconsumed_tail
     if found < expected:
-        raise DamagedDataError(f"it has {found:,} of {expected:,} bytes of pixels")
+        raise DamagedDataError(f"it has {found:,} of {expected:,} bytes of pixel data")
 
 
 def _verified_parts(content: memoryview) -> Iterator[memoryview]:

@@ -17,7 +17,7 @@ class UnknownBackboneError(ModelError):
 
 
 class BackboneOptionError(ModelError):
-    """The options of a backbone are invalid; the message lists what is valid.
+    """The options of a backbone are invalid; the message lists valid options or values.
 
     Args:
         message: Error message, one sentence.

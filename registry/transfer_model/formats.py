@@ -117,6 +117,6 @@ def decoder_versions() -> str:
 
 
 def _has(name: str) -> bool:
-    """Returns whether Pillow was built with the given library; False if Pillow does not know the library."""
+    """Returns True if Pillow knows the given library and was built with it."""
     known = {**features.modules, **features.codecs, **features.features}
     return name in known and bool(features.check(name))

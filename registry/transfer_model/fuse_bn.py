@@ -42,7 +42,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
 
 
 def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
-    """Returns the network's output and the pairs to fuse, each a convolution and the name of its batch norm layer."""
+    """Returns the network's output and the layers to fuse, as pairs of a convolution and the name of its batch norm."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     producers: dict[str, list[nn.Conv2d | None]] = {}
     calls: Counter[nn.Module] = Counter()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FULL_SCALE = 65535.0
-"""Value of white in integer images if no `Intensity` is set."""
+"""Gray value that becomes white in integer images if no `Intensity` is set."""
 
 _FLOAT_SCALES = (1.0, 255.0, FULL_SCALE)
 _CHUNK = 1 << 20

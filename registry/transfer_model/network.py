@@ -220,7 +220,7 @@ class Network(nn.Module):
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Like torch's method, but also loads MNASNet weights without a format version, as in safetensors files."""
+        """Like torch's method, but also loads MNASNet weights from safetensors files, which lack a format version."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:

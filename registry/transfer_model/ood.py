@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import WeightsError, cause
-from .model_config import MAX_OOD_SCORE
+from .model_json import MAX_OOD_SCORE
 
 REFERENCE_FILE = "reference.safetensors"
 
@@ -30,14 +30,14 @@ _FEATURES = "features"
 class OodScorer:
     """Computes out-of-distribution scores from features.
 
-    Images whose features are all zeros or not finite get the largest score, `MAX_OOD_SCORE`. Such rows in the reference
-    features do not affect any score.
+    Images whose features are all zero or not finite get the largest score, `MAX_OOD_SCORE`. Reference
+    features of this kind do not affect any score.
 
     Args:
         features: Features (M, F) of a sample of M >= 1 training images, on any device.
 
     Attributes:
-        reference: The features (M, F), scaled so that the largest magnitude in each row is 1, in half precision.
+        reference: The features (M, F) in half precision, scaled so that the largest magnitude in each row is 1.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -87,7 +87,7 @@ class OodScorer:
 
 
 def _scaled(features: Tensor) -> Tensor:
-    """Scales rows (N, F) so that their largest magnitude is 1; rows that are all zeros or not finite become NaN."""
+    """Scales rows (N, F) so that their largest magnitude is 1; rows that are all zero or not finite become NaN."""
     features = features.float()
     return features / features.abs().amax(dim=1, keepdim=True)
 

@@ -22,7 +22,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from .classifier import Classifier
 from .decode import pixel_count
 from .errors import UnreadableImageError
-from .model_config import MAX_OOD_SCORE
+from .model_json import MAX_OOD_SCORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ DEFAULT_TOP_K = 5
 MAX_IMAGES = 256
 """Maximum number of images per request."""
 MAX_PIXELS = 1_000_000_000
-"""Maximum total number of pixels per request; decoding this many takes about 20 seconds."""
+"""Maximum total number of pixels per request; decoding that many pixels takes about 20 seconds."""
 
 _MISSING = ("", "None", "null", "nan", "NaN")
 """Strings that MLflow substitutes for missing values when it reads JSON, CSV or pandas input."""
@@ -116,7 +116,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    """Validates and returns `top_k`; MLflow itself would accept null and integers below 1."""
+    """Validates and returns `top_k`. This is necessary because MLflow accepts null and integers below 1."""
     top_k = params.get("top_k", DEFAULT_TOP_K)
     if top_k is None or top_k < 1:
         _reject("top_k must be a whole number of at least 1")
@@ -135,7 +135,7 @@ def _image_column(model_input: pd.DataFrame) -> list[object]:
 
 
 def _check_total_pixels(images: list[bytes]) -> None:
-    """Rejects requests with more than `MAX_PIXELS` pixels in total, which would take too long to decode."""
+    """Rejects images with more than `MAX_PIXELS` pixels in total because decoding them would take too long."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _reject(f"the images have {total:,} pixels in total, more than the {MAX_PIXELS:,} allowed")

@@ -1,7 +1,7 @@
 """Prevents Python child processes from importing modules from the current folder.
 
 By default, `python -m`, `python -c` and uvicorn import a script called `json.py` or `torch.py` from the current
-folder instead of the library of that name.
+folder instead of the library with the same name.
 """
 
 import os

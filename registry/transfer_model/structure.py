@@ -25,7 +25,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 @dataclass(frozen=True)
 class AuxiliaryHead:
-    """Branch that has its own classifier and runs only in training mode, as in Inception v3.
+    """Branch that has its own classifier and runs only in training mode, such as that of Inception v3.
 
     Attributes:
         branch: Name of the module that contains the whole branch, such as `AuxLogits`.
@@ -51,7 +51,7 @@ class NetworkStructure:
         stages: Stages from the input to the heads, in the order in which they are first called.
         sizes: Number of parameters in each stage. Parameters outside all stages and heads count toward the first stage.
             Parameters that several stages share, as in CoaT, count only toward the earliest of these stages.
-        weightless_modules: Modules without weights outside the stages, each with the number of stages before it.
+        weightless_modules: Weightless modules outside the stages, each with the number of stages before it.
         head_is_output: True if there is a single head and the network returns that head's output unchanged.
         unused_auxiliary: Auxiliary branches that cannot run because the images are too small.
         pooled: True if the library's network has no classifier and therefore needs a `PooledHead`.
@@ -188,7 +188,7 @@ def _stages(
 
 
 def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
-    """Removes stages whose tensors all belong to earlier stages, as in CoaT."""
+    """Removes stages whose tensors all belong to earlier stages; CoaT has such stages."""
     earlier: set[int] = set()
     distinct = []
     for name in names:

@@ -30,7 +30,7 @@ STATE_DICTS = "state_dicts"
 """Key of the target's metadata."""
 
 REFUSED, TOO_LARGE, UNWRITABLE = 3, 4, 5
-"""Exit statuses: the file cannot be read, reading takes too much memory, or the target cannot be written."""
+"""Exit statuses for a file that cannot be read, a lack of memory, and a target that cannot be written."""
 
 MAX_DEPTH = 2
 """State dicts nested deeper than this in a checkpoint are ignored."""

@@ -26,7 +26,7 @@ FILTER_ERRORS = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, 
 
 
 def names_of_head(candidate: WeightCandidate, backbone: Backbone, structure: NetworkStructure) -> frozenset[str]:
-    """Returns the names of norm layer tensors that a file may lack if it has no head; empty if it has one.
+    """Returns the names of norm layer tensors that a file without a head may lack; empty if the file has a head.
 
     Some timm networks, such as LeViT, have no norm layer before the classifier if they are built without a classifier.
     """
@@ -88,7 +88,7 @@ def with_versions(candidate: WeightCandidate) -> dict[str, Tensor]:
 
 
 def rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Renames the tensors of bundled weights to the names in `module` by position; unchanged if the counts differ."""
+    """Renames the tensors of bundled weights to the names in `module` by position, unless the counts differ."""
     names = list(module.state_dict())
     return dict(zip(names, tensors.values(), strict=True)) if len(names) == len(tensors) else dict(tensors)
 
@@ -132,7 +132,7 @@ def _with_heads(
     module: nn.Module,
     absent: frozenset[str],
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yields class counts with tensors: first the tensors as they are, then with the heads of `module`.
+    """Yields (class count, tensors) pairs: the given tensors, then the same tensors with the heads of `module`.
 
     If the image size differs from that of the weights, timm loads only complete networks, but the file may have no
     head or a different one. It does not matter which head is loaded, because heads are replaced anyway.

@@ -34,7 +34,7 @@ NETWORK_PREFIX = "backbone."
 """Prefix added to the library's tensor names in a `Network` checkpoint."""
 
 HEAD_PREFIX = "classifier."
-"""Prefix of the tensor names within a `Head`, such as `classifier.weight`."""
+"""Prefix of the names of the tensors in a `Head`, as in `classifier.weight`."""
 
 _MAX_NAMED = 3
 
@@ -58,7 +58,7 @@ def load_backbone_weights(
     """Reads weights and converts their names and shapes to match `module`. Only the heads may differ.
 
     The file may contain library weights or a `Network` checkpoint. Library weights may be wrapped in a checkpoint
-    (`model_ema`, `teacher`), have a prefix (`module.`, `backbone.`) or another head, or be in half precision.
+    (`model_ema`, `teacher`), have a prefix (`module.`, `backbone.`) or a different head, or be in half precision.
 
     Raises:
         WeightsError: The file is unreadable, contains NaN or infinity, or belongs to another network or image size.

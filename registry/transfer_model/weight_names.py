@@ -1,4 +1,4 @@
-"""Finds a network's tensors in a checkpoint, even if nested or prefixed."""
+"""Finds a network's tensors in a checkpoint, even if they are nested or prefixed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AVERAGED = re.compile(r"(?:^|[._])(?:ema|teacher)(?:[._]|$)")
 """Matches the name of an averaged copy of the weights, which is preferred over the latest weights."""
 
 _COMPLETE = 0.5
-"""If the best candidate has more than this share of a network's tensor names, no others are returned."""
+"""If the best candidate has more than this share of a network's tensor names, no other candidates are returned."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class WeightCandidate:
 def find_candidates(state_dicts: Iterable[StateDict], expected: Mapping[str, tuple[int, ...]]) -> list[WeightCandidate]:
     """Returns sets of tensors that may belong to a network, best match first.
 
-    The best match has the most expected names. Ties are resolved by the number of expected shapes, then in favor of an
-    averaged copy (EMA, teacher), then by position in the file. If the best match has too few expected names (an
+    The best match has the largest number of expected names. Ties are resolved by the number of expected shapes, then
+    in favor of averaged copies (EMA, teacher), then by position in the file. If the best match has too few names (an
     older version of the library may use other names), large parts of the largest state dicts are also returned.
 
     Args:
         state_dicts: All state dicts of a file.
-        expected: Shapes of the network's tensors, keyed by name, without heads.
+        expected: Shapes of the network's tensors, excluding those of its heads, keyed by name.
     """
     ranked = []
     for state_dict in state_dicts:

@@ -1,4 +1,4 @@
-"""Location of pretrained weights: bundled, local, cached by a library, or a URL."""
+"""Locates pretrained weights: bundled, local, cached by a library, or online."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class WeightSource:
         path: Path of the file, if it is on this machine.
         url: Public URL, which identifies the file in caches and mirrors; None if `path` is set or `name` is `none`.
         sha256_prefix: First hexadecimal digits of the SHA-256 checksum, if the file name contains them.
-        cached: Files with these weights in the caches of Hugging Face and torch.hub, preferred first.
+        cached: Files with these weights in the caches of Hugging Face and torch.hub, in order of preference.
         endpoint: URL to download from; differs from `url` if `HF_ENDPOINT` is set.
         offline: Reason that downloading the file is not allowed; empty if it is allowed.
     """

@@ -17,7 +17,7 @@ _AGAIN = "download or copy it again"
 
 
 def is_weights_file(weights: str) -> bool:
-    """Returns whether `weights` is a path rather than the name of published weights, such as `IMAGENET1K_V2`."""
+    """Returns True if `weights` is a path, not a name of published weights such as `IMAGENET1K_V2`."""
     return "/" in weights or os.sep in weights or weights.endswith(_SUFFIXES)
 
 
@@ -28,7 +28,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def weights_problem(path: Path) -> str:
-    """Returns an error message if a path is not a weights file or the file is incomplete; otherwise, "".
+    """Returns an error message if a path is not an intact weights file; otherwise, returns an empty string.
 
     Reads only the first bytes and the table of contents, so damage elsewhere is not detected.
     """
@@ -55,7 +55,7 @@ def _content_problem(path: Path) -> str:
     if start.startswith(b"\x80"):  # a pickle: the format of torch before version 1.6
         return ""
     shown = start.rstrip(b"\0") or start[:1]
-    return f"{path} is neither a safetensors nor a torch file, because it starts with {str(shown)[1:]}; {_AGAIN}"
+    return f"{path} is neither a safetensors nor a torch file: it starts with {str(shown)[1:]}; {_AGAIN}"
 
 
 def _safetensors_problem(path: Path) -> str:
@@ -68,7 +68,7 @@ def _safetensors_problem(path: Path) -> str:
 
 def _zip_problem(path: Path) -> str:
     if not zipfile.is_zipfile(path):
-        return f"{path} is not complete: it starts like a torch file, but its end is missing; {_AGAIN}"
+        return f"{path} is incomplete: it starts like a torch file, but its end is missing; {_AGAIN}"
     try:
         names = zipfile.ZipFile(path).namelist()
     except zipfile.BadZipFile as error:
@@ -76,6 +76,6 @@ def _zip_problem(path: Path) -> str:
     if any(name.endswith("/data.pkl") for name in names):
         return ""
     return (
-        f"{path} is a zip archive not written by torch.save: it contains {', '.join(names[:3]) or 'no files'}; "
-        "if it contains a weights file, extract that file and specify its path"
+        f"{path} is a zip archive that was not written by torch.save: it contains {', '.join(names[:3]) or 'no files'}"
+        "; if it contains a weights file, extract that file and specify its path"
     )

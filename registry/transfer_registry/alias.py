@@ -37,7 +37,7 @@ def create_move(
 
 
 def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEntry | None) -> None:
-    """Updates a version's alias, description and tags from a ledger entry, unless this has already been done.
+    """Updates a version's alias, description and tags from a ledger entry unless the entry has already been applied.
 
     The tag with the entry's hash is written last, so its presence shows that the entry was applied. `verdict` is the
     last verdict on the version, or None if it was never judged. `move` is None if the gate rejected the version.
@@ -92,7 +92,7 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
     """Describes how the alias differs from the ledger; returns an empty string if they agree.
 
-    A deleted champion (MLflow also deletes its alias) or an alias of a model without entries is not a discrepancy.
+    A deleted champion, whose alias MLflow also deletes, is no discrepancy; nor is an alias of a model without entries.
     """
     champion, alias = ledger_champion(client, ledger, model), champion_version(model)
     expected = int(champion.version) if champion else None

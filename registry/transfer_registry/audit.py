@@ -51,7 +51,7 @@ class FileAudit:
     Attributes:
         damage: One sentence per version with missing, changed or unavailable files.
         checked: Number of versions whose files were compared with recorded checksums.
-        unchecked: Names of versions without recorded checksums, such as `ants-bees/1`; these were logged by another
+        unchecked: Versions without recorded checksums (for example, `ants-bees/1`), which were logged by another
             tool or by an earlier version of this platform.
     """
 
@@ -61,7 +61,7 @@ class FileAudit:
 
 
 def verify_files() -> FileAudit:
-    """Compares the files of every registered version with their checksums; downloads files from remote stores."""
+    """Compares the files of every registered version with their checksums; files in remote stores are downloaded."""
     client = MlflowClient()
     versions = [version for model in registered_models(client) for version in model_versions(client, model.name)]
     found = {f"{each.name}/{each.version}": _check_version(each) for each in versions}
@@ -89,7 +89,7 @@ def _check_version(version: ModelVersion) -> list[str] | None:
 
 
 def _has_checksums(uri: str, version: ModelVersion) -> bool:
-    """Returns whether the files of a version are listed in `SHA256SUMS`; False if another tool's cannot be accessed."""
+    """Returns True if a version has `SHA256SUMS`; False if another tool logged it and its files cannot be listed."""
     try:
         return any(file.path == CHECKSUMS_FILE for file in list_artifacts(artifact_uri=uri))
     except Exception as error:  # the clients of artifact stores raise exceptions of their own

@@ -1,8 +1,8 @@
 """Detects processes that may be using MLflow's SQLite database.
 
 When a run starts, MLflow stores the location of the run's files. If the stored location changed during the run,
-the run's process would continue to write to the former folder or lose its files. If the tables were upgraded,
-a process with the older version of MLflow might be unable to use them.
+the run's process would either continue to write to the old folder or lose its files. If the tables were upgraded,
+a process that uses the older version of MLflow might be unable to use them.
 """
 
 import json
@@ -26,7 +26,7 @@ WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'
 """
 """IDs of active runs, and the names of the studies to which they belong."""
 _NUMBER = re.compile(r"-\d+\Z")
-"""End of the names of further studies in the same folder, such as `digits-0a-2`."""
+"""Suffix of the names of further studies in the same folder; for example, `-2` in `digits-0a-2`."""
 
 
 def require_no_study(database: Path) -> None:
@@ -63,7 +63,7 @@ def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
 
 
 def _kill_command(file: Path, runs: Sequence[str]) -> str:
-    """Returns a shell command that sets the status of runs to KILLED; MLflow itself cannot open an older database."""
+    """Returns a shell command that sets runs to KILLED without MLflow, because MLflow cannot open an older database."""
     path, values = json.dumps(str(file.absolute()), ensure_ascii=False), json.dumps([["KILLED", run] for run in runs])
     update = '"UPDATE runs SET status = ? WHERE run_uuid = ?"'
     code = f"import sqlite3; sqlite3.connect({path}, isolation_level=None).executemany({update}, {values})"
@@ -71,6 +71,6 @@ def _kill_command(file: Path, runs: Sequence[str]) -> str:
 
 
 def _study_locks(database: Path) -> list[Path]:
-    """Returns the locks of the studies beside a database and in the working folder; other folders are not known."""
+    """Returns the locks of the studies beside a database or in the working folder; studies elsewhere are not found."""
     folders = {database.absolute().parent.resolve(), database.resolve().parent, Path.cwd()}
     return sorted(lock for folder in folders for lock in folder.glob("studies/*/held.lock"))

@@ -24,7 +24,7 @@ class StorageError(TransferError):
 
 
 class DatabaseInUseError(StorageError):
-    """Another process uses a database that must be changed before this process can use it."""
+    """A database must be changed before this process can use it, but another process is using the database."""
 
 
 class LockHeldError(TransferError):

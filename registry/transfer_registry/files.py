@@ -148,7 +148,7 @@ def sqlite_url(file: Path) -> str:
     """Returns the URL of a SQLite database; the path may contain any character.
 
     The URL contains the driver name because for a plain `sqlite:///` URL, MLflow would create a second folder with
-    a URL-encoded name, such as `My%20Disk` beside `My Disk`.
+    a URL-encoded name (for example, `My%20Disk` beside `My Disk`).
     """
     return URL.create("sqlite+pysqlite", database=str(file)).render_as_string(hide_password=False)
 

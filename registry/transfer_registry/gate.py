@@ -33,7 +33,7 @@ class ChampionPredictions:
 
     Attributes:
         predicted: Predicted class names (N,); None if the two models cannot be compared.
-        incomparable: Reason why the two models cannot be compared; empty if they can.
+        incomparable: Reason why the two models cannot be compared; empty if they can be compared.
         warning: Caveat about the comparison; may be empty.
     """
 
@@ -62,7 +62,7 @@ def evaluate_rules(
 ) -> Verdict:
     """Returns the verdict on a candidate; applies all rules, even after a rule has failed.
 
-    `labels` and `predicted` are class names (N,). In `rules`, thresholds are keyed by metric, such as `test/accuracy`.
+    `labels` and `predicted` are class names (N,). In `rules`, thresholds are keyed by metrics such as `test/accuracy`.
     `champion` holds the champion's predictions for the same images, or is None if there is no champion.
 
     Raises:
@@ -115,7 +115,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _PairedPredictions:
-    """Test labels (N,), and flags (N,) for each model: True for images that the model classifies correctly."""
+    """Test labels (N,) and, for each model, flags (N,) that are True for correctly classified images."""
 
     version: int
     labels: np.ndarray
@@ -123,7 +123,7 @@ class _PairedPredictions:
     champion_correct: np.ndarray
 
     def count(self, mask: np.ndarray | None = None) -> PairedResult:
-        """Counts the images that only one of the models classifies correctly, restricted to `mask` (N,) if given."""
+        """Counts the images that exactly one model classifies correctly, among the images in `mask` (N,) if given."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
         return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))
@@ -165,7 +165,7 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
 
 
 def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
-    """Returns the conclusion (significantly worse, or inconclusive), and power figures if it is inconclusive."""
+    """Returns the conclusion (significantly worse or inconclusive), with power figures if the test is inconclusive."""
     reverse = PairedResult(paired.images, paired.worse, paired.better)
     if significance.p_value(reverse, -rule.margin) <= 1 - rule.confidence:
         return "significantly worse than required", {}

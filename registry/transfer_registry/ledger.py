@@ -63,11 +63,11 @@ _HASHED_FIELDS = (
     "verdict",
     "reason",
 )
-"""Fields covered by an entry's hash; adding a column must not change the hashes of existing entries."""
+"""Fields covered by an entry's hash; do not add new columns, because the hashes of existing entries would change."""
 
 
 class _UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Column type that returns datetimes in UTC; SQLite drops time zones, and PostgreSQL uses the session's zone."""
+    """Column type that returns datetimes in UTC, although SQLite drops time zones and PostgreSQL converts them."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -82,7 +82,7 @@ class _UTCDateTime(sa.types.TypeDecorator[datetime]):
 
 
 def _current_user() -> str:
-    """Returns `user@host`, using the numeric user ID if the account has no name, as in some containers."""
+    """Returns `user@host`, with the numeric user ID if the account has no name (as is the case in some containers)."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -200,7 +200,7 @@ class Ledger:
         self.close()
 
     def exclusive(self, model: str) -> AbstractContextManager[None]:
-        """Returns a lock on a registered model; only its holder can judge candidates or change the champion."""
+        """Returns a lock on a registered model; only the lock's holder can judge candidates or change the champion."""
         return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:

@@ -67,7 +67,7 @@ def _owner(ledger: Path) -> str | None:
 
 
 def _has_entries_of(ledger: Path, database: Path) -> bool:
-    """Returns whether a ledger without an owner is empty or has entries for runs in the MLflow database."""
+    """Returns True if a ledger without an owner is empty or has entries for runs in the MLflow database."""
     with connect(ledger) as connection:
         if "entries" not in table_names(connection):
             return True
@@ -80,7 +80,7 @@ def _copy(source: Path, target: Path, registry: str) -> None:
     if not os.access(target.parent, os.W_OK):
         raise StorageError(
             f"the ledger {source} must be copied to {target}, because this project folder is a copy; give this user "
-            "write permission for the folder, then run the command again"
+            "write permission for this folder, then run the command again"
         )
     with file_lock(target.with_name(f"{target.name}.lock")):
         if target.exists():  # another process has copied it, and may have added entries

@@ -21,7 +21,7 @@ from transfer_model.errors import cause
 from transfer_registry.errors import LockHeldError, StorageError
 
 _MOMENT = 0.5
-"""Seconds to wait for a lock before it counts as held, because `holder_of` acquires free locks for a moment."""
+"""Seconds after which a lock counts as held; `holder_of` may hold a free lock for a shorter time."""
 
 
 class LockKind(IntEnum):
@@ -68,7 +68,7 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 
 @contextmanager
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds a file lock, waiting for it if `busy` is None. The lock file is never deleted.
+    """Holds a file lock; waits for the lock only if `busy` is None. The lock file is never deleted.
 
     If `busy` is set, the error message starts with it, and a `holder` file in the same folder records this process.
 
@@ -88,7 +88,7 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
 
 
 def holder_of(lock: Path) -> str | None:
-    """Returns the process that holds a lock of `file_lock`, or None; raises `StorageError` if it cannot be opened."""
+    """Returns the process that holds a file lock, or None; raises `StorageError` if the lock file cannot be opened."""
     if acquired := _acquire(lock, _MOMENT):
         acquired.release()
         return None
@@ -96,7 +96,7 @@ def holder_of(lock: Path) -> str | None:
 
 
 def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
-    """Returns a lock that this process now holds; None if another process holds it for `timeout` seconds."""
+    """Acquires and returns a lock; returns None if another process still holds it after `timeout` seconds."""
     lock = FileLock(file)
     try:
         lock.acquire(timeout=timeout)
@@ -104,7 +104,7 @@ def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
         return None
     except OSError as error:
         problem = f"the lock file {file} cannot be opened: {cause(error)}"
-        raise StorageError(f"{problem}; check the free disk space and the permissions of file and folder") from error
+        raise StorageError(f"{problem}; check the disk space and the permissions of the file and its folder") from error
     return lock
 
 

@@ -81,7 +81,7 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
 
 
 def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
-    """Returns the reason the gate does not allow the promotion, or an empty string if it does."""
+    """Returns the reason why the gate does not allow a promotion, or an empty string if the gate allows it."""
     if verdict is None:
         return "it was never judged by the gate"
     if not verdict.passed:

@@ -43,7 +43,7 @@ class Changes:
     Attributes:
         revision: Current revision of the tables if they must be upgraded; an empty string if the database does not
             contain a revision, None if the tables are up to date.
-        identity: Identity to write into the database; None if it already contains the correct one.
+        identity: Identity to write into the database; None if the correct identity is already stored.
     """
 
     revision: str | None
@@ -56,7 +56,7 @@ class Changes:
 
 
 def find_changes(database: Path, place: Path) -> Changes | None:
-    """Returns the changes needed to open a database at the path `place`; None if it is missing, empty or up to date.
+    """Returns the changes that a database at the path `place` needs; None if the file is missing, empty or up to date.
 
     Raises:
         StorageError: The file is not an MLflow database, or was written by a newer version of MLflow.

@@ -23,7 +23,7 @@ ARTIFACT_TAG = "platform.served_form"
 
 
 def is_missing(error: MlflowException) -> bool:
-    """Returns whether the object does not exist or was deleted; False if, for example, the server cannot be reached."""
+    """Returns True if an error means that an object does not exist; False if, for example, a server is unreachable."""
     return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 

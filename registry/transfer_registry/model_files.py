@@ -1,7 +1,7 @@
 """Opens the folder of a model and compares its files with recorded checksums.
 
-`SHA256SUMS` in the folder of the model lists its files, in the format of `sha256sum`. The digest of this list is a tag
-of the logged model, so that a list that was changed or removed is also detected. This module does not import torch.
+`SHA256SUMS` in the folder of the model lists its files, in the format of `sha256sum`. The digest of this list is
+stored in a tag of the logged model, so a changed or removed list is also detected. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ REMEDY = "restore the folder from a backup, or register a new version with `plat
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
 _UNLISTED = re.compile(rf"registered_model_meta|(.*/)?(\.[^/]*|README\.md|{CHECKSUMS_FILE}|__pycache__/[^/]*\.pyc)")
-"""Files without a checksum: MLflow adds one to downloads, and the others are hidden, the editable card, or bytecode.
+"""Files without checksums: hidden files, bytecode, README.md, `SHA256SUMS`, and a file that MLflow adds to downloads.
 
-Hidden links are listed, because they can lead to any folder.
+Hidden links have checksums because they can lead to any folder; bytecode has none because `load_pyfunc` ignores it.
 """
 
 
@@ -96,9 +96,9 @@ def local_folder(uri: str, temporary: str | None = None) -> Path:
 
 
 def recorded_checksums(uri: str) -> str | None:
-    """Returns the SHA-256 of a model's `SHA256SUMS` that was recorded as a tag of the logged model.
+    """Returns the SHA-256 that was recorded for a model's `SHA256SUMS` in a tag of the logged model.
 
-    The version or alias in a URI is resolved to its logged model; for a copy of a version, to that of the original.
+    A version or alias in the URI is resolved to its logged model. A copied version has the original's logged model.
 
     Returns:
         The digest; None if none was recorded, the logged model was deleted, or the URI is not a `models:/` URI.
@@ -160,11 +160,11 @@ def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
     listed = {line.partition("  ")[2] for line in checksums.splitlines()}
     for name in _names(folder):
         if name not in listed:  # Python would import an additional module when it loads the model
-            yield f"{name} was added after the model was registered (delete it)"
+            yield f"{name} was added after the model was registered, so delete it"
 
 
 def _names(folder: Path) -> list[str]:
-    """Returns the relative paths of all files and links that need a checksum. `load_pyfunc` ignores `__pycache__`."""
+    """Returns the relative paths of all files and links that need a checksum."""
     paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     return sorted(name for path in paths if _needs_checksum(path, name := path.relative_to(folder).as_posix()))
 
@@ -174,7 +174,7 @@ def _needs_checksum(path: Path, name: str) -> bool:
 
 
 def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]:
-    """Yields a clause if a file cannot be read or its SHA-256 is not `expected`; None matches any SHA-256."""
+    """Yields a clause if a file cannot be read or, unless `expected` is None, if its SHA-256 is not `expected`."""
     try:
         if expected not in (None, _sha256(folder / name)):
             yield f"{name} has changed since the model was registered"
@@ -213,7 +213,7 @@ def _require_format(path: Path) -> None:
 
 
 def _require_regular(path: Path) -> None:
-    """Raises an OSError for a folder, a device, or a FIFO, from which a read might never return."""
+    """Raises an OSError for a folder, device or FIFO, because reading a device or FIFO might never end."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError("it is not a regular file")
 

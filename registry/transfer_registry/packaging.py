@@ -36,7 +36,7 @@ from PIL import Image
 
 import transfer_model
 from transfer_model.classifier import FILES
-from transfer_model.model_config import ModelConfig
+from transfer_model.model_json import ModelConfig
 from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
 from transfer_registry.model_files import CHECKSUMS_TAG, CLASSES_KEY, MODEL_FILE, write_checksums
 
@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of a run's complete logged model with the given tags, or None; deletes incomplete ones."""
+    """Returns the URI of a run's complete logged model with the given tags, or None; deletes incomplete models."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -181,7 +181,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns a package's Python files; its data files are not needed to build a network."""
+    """Returns a package's Python files but not its data files, which are not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 

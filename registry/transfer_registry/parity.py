@@ -68,7 +68,7 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
 
 
 def _differences(own: ServedOutput, served: ServedOutput) -> dict[str, NDArray[np.float64]]:
-    """Returns each image's largest probability difference (N,) and out-of-distribution score difference (N,)."""
+    """Returns arrays (N,) with each image's largest difference in probability and, if available, in score."""
     differences = {"difference": _absolute(own.probabilities, served.probabilities).max(axis=1)}
     if not np.isnan(own.ood_scores).all():
         differences["difference_of_ood_score"] = _absolute(own.ood_scores, served.ood_scores)

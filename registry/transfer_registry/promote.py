@@ -45,7 +45,7 @@ class PromotionResult:
     """Result of `promote_candidate`.
 
     Attributes:
-        verdict: Verdict of the gate; the first result is that of the parity rule.
+        verdict: The gate's verdict; the first of its rule results is for the parity rule.
         promoted: True if this verdict made the version the champion, even if the version has since been replaced.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
     """
@@ -129,12 +129,12 @@ class _Promotion:
         return mlflow.register_model(self.candidate.model_uri, self.candidate.model, tags=tags)
 
     def _champion(self, version: ModelVersion) -> int | None:
-        """Returns the champion's version number, or None if no version other than the candidate is champion."""
+        """Returns the champion's version number, or None if there is no champion or the champion is the candidate."""
         champion = self.client.get_registered_model(version.name).aliases.get(ALIAS)
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict if its promotion is in effect or if rules, test images and champion are the same."""
+        """Returns the last verdict if it led to the last move, or if rules, test images and champion are unchanged."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

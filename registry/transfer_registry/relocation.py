@@ -35,7 +35,7 @@ _LOCATIONS = {
 """Columns that contain artifact locations, by table."""
 
 _SPECIAL = re.compile("[%?#]")
-"""Characters that MLflow misreads in a plain path; a path that contains one is stored as a file URI."""
+"""Characters that MLflow misreads in a plain path; a path that contains such a character is stored as a file URI."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def read_identity(connection: sqlite3.Connection) -> Identity | None:
 def new_identity(connection: sqlite3.Connection, file: Path) -> Identity | None:
     """Returns the record to write into the database at `file`, or None if the existing record is correct.
 
-    The stored locations are still valid if `file` is another path to the recorded folder, for example through a
-    symlink or a bind mount.
+    The stored locations are still valid if `file` is in the recorded folder but has another path, for example
+    because of a symlink or a bind mount.
     """
     file, recorded = file.resolve(), read_identity(connection)
     if recorded is None:
@@ -145,7 +145,7 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
 
 
 def _is_original(recorded: Identity) -> bool:
-    """Returns whether the database at the recorded path still belongs to the recorded registry."""
+    """Returns False if the database at the recorded path is missing or no longer belongs to the recorded registry."""
     if not exists(recorded.file):
         return False
     try:
@@ -159,7 +159,7 @@ def _is_original(recorded: Identity) -> bool:
 
 
 def exists(file: Path) -> bool:
-    """Returns whether a file or folder exists; False if this user cannot enter its parent folder."""
+    """Returns True if a file or folder exists and this user can enter its parent folder."""
     try:
         return file.exists()
     except OSError:

@@ -35,7 +35,7 @@ class PairedResult:
 
     @property
     def discordant_rate(self) -> float:
-        """Fraction of images that exactly one of the two models classifies correctly, from 0 to 1."""
+        """Fraction (0 to 1) of images that exactly one of the two models classifies correctly."""
         return (self.better + self.worse) / self.images
 
 
@@ -100,7 +100,7 @@ class TrueEffect:
 
     Attributes:
         gain: Accuracy of the candidate minus that of the champion; must be greater than `margin`.
-        discordant: Fraction of images that exactly one of the models classifies correctly, from |gain| to 1.
+        discordant: Fraction (|gain| to 1) of images that exactly one of the models classifies correctly.
         margin: Largest true gain for which the null hypothesis of the test holds.
     """
 
@@ -110,7 +110,7 @@ class TrueEffect:
 
 
 def power(images: int, effect: TrueEffect, confidence: float) -> float:
-    """Returns the probability that the test in `p_value` is significant for this effect and number of images.
+    """Returns the probability that `p_value` gives a significant result for this effect and number of images.
 
     The result is exact if the margin is 0, and a normal approximation otherwise.
     """

@@ -61,11 +61,11 @@ def back_up(source: sqlite3.Connection, target: Path) -> None:
 
 
 def unused_name(file: Path) -> Path:
-    """Returns `file` if it does not exist; otherwise appends the lowest unused number, as in `file-2`."""
+    """Returns `file` if it does not exist; otherwise, appends the lowest unused number (for example, `file-2`)."""
     names = (file if number == 1 else file.with_name(f"{file.name}-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
 
 
 def is_writable(file: Path) -> bool:
-    """Returns True if a file and its folder are writable; SQLite creates its journal in the folder."""
+    """Returns True if a file and its folder, in which SQLite creates its journal, are writable."""
     return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)

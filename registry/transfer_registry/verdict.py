@@ -39,7 +39,7 @@ class Verdict:
     Attributes:
         results: One per rule, in the order of the rules.
         evaluations: Number of verdicts on this test set, including this one; 0 if unknown.
-        note: Text that describes how the champion alias differed from the ledger; empty if it did not differ.
+        note: Description of how the champion alias differed from the ledger; empty if the two agreed.
     """
 
     results: tuple[RuleResult, ...]

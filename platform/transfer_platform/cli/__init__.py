@@ -57,7 +57,7 @@ class Commands(click.Group):
 def _collect_less_garbage() -> None:
     """Runs the garbage collector less often, which saves several seconds per command.
 
-    The objects that torch and MLflow create on import live until exit; by default, Python scans them repeatedly.
+    By default, Python repeatedly scans the objects that torch and MLflow create on import, which live until exit.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)

@@ -38,7 +38,7 @@ def show(version: str, as_json: bool) -> None:
 @click.argument("model")
 @JSON
 def history(model: str, as_json: bool) -> None:
-    """Show all verdicts and champion changes for MODEL, each with its actor, time and reason."""
+    """Show all verdicts and champion changes for MODEL, with the user, time and reason of each."""
     from transfer_platform.commands import models
 
     print_result(models.history(model, as_json=as_json))
@@ -57,7 +57,7 @@ def diff(one: str, other: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("version")
-@click.option("--override", default="", metavar="REASON", help="Promote despite a failed verdict; REASON is recorded.")
+@click.option("--override", default="", metavar="REASON", help="Promote a failed version; REASON is recorded.")
 def promote(version: str, override: str) -> None:
     """Make VERSION the champion. VERSION must have passed the gate unless --override is given."""
     from transfer_platform.commands import models

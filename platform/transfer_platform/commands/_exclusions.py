@@ -14,11 +14,11 @@ LEAK = "duplicate across splits"
 """Kind of finding reported for an image that occurs in two splits."""
 
 _PRIORITY = ("test", "validation", "train")
-"""Splits from highest to lowest priority; an image found in several splits stays only in the one listed first."""
+"""Splits from highest to lowest priority; an image in several splits remains only in the first of them."""
 
 
 def find_exclusions(dataset: ScannedDataset, inspection: Inspection) -> dict[str, str]:
-    """Returns the `dataset.exclude` patterns that make a dataset usable, each mapped to the reason for it.
+    """Returns the `dataset.exclude` patterns that make a dataset usable, each mapped to the reason for the exclusion.
 
     Returns an empty dictionary if nothing needs to be excluded, or if fewer than two classes would be left.
     """
@@ -81,7 +81,7 @@ def _paths_of_class(dataset: ScannedDataset, label: str) -> Iterator[Path]:
 
 
 def _copies(dataset: ScannedDataset, inspection: Inspection) -> Iterator[tuple[Path, str]]:
-    """Yields each image that is also in a split with higher priority, and the reason for excluding it."""
+    """Yields each image that also occurs in a higher-priority split, and the reason for excluding it."""
     split_of = {image.path: split for split, catalog in dataset.catalogs.items() for image in catalog.images}
     for finding in inspection.by_kind(LEAK):
         splits = [split_of[path] for path in finding.files if path in split_of]

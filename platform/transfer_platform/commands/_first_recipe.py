@@ -158,7 +158,7 @@ def _training(dataset: InspectedDataset) -> Iterator[Line]:
     yield "training:", ""
     yield "  epochs: 15", "cheap: features are extracted once and only the head is trained"
     yield f"  batch_size: {{choices: {batches}}}", ""
-    yield "  learning_rate: {low: 1e-4, high: 1e-2, log: true}", "the most important hyperparameter, so it is searched"
+    yield "  learning_rate: {low: 1e-4, high: 1e-2, log: true}", "the most important hyperparameter, so it is tuned"
     if dataset.is_imbalanced:
         (largest, most), *_, (smallest, fewest) = Counter(dataset.training_counts).most_common()
         sizes = f"{printable(largest)} has {most} images, {printable(smallest)} {fewest}"

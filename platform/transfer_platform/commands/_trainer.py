@@ -18,7 +18,7 @@ from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 _NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
-"""Searchable fields that determine the network, apart from the dropout in its head."""
+"""Searchable fields that determine the network, except for the dropout of the head."""
 
 
 def make_trainer(
@@ -30,7 +30,7 @@ def make_trainer(
     progress: Progress,
     say: Say,
 ) -> TrialTrainer:
-    """Returns a trainer that can run every trial of a recipe, which may contain search spaces."""
+    """Returns a trainer for all trials of a recipe; the recipe may contain search spaces."""
     return TrialTrainer(
         splits,
         {backbone: found.path for backbone, found in weights.items()},
@@ -63,7 +63,7 @@ def first_values(recipe: Recipe) -> Recipe:
 def network_variants(recipe: Recipe) -> list[Recipe]:
     """Returns one recipe for each combination of backbone and frozen stages.
 
-    Each of these recipes uses the largest batch size, and the first choice or lower bound of every other search space.
+    Each recipe has the largest batch size, and the first choice or the lower bound of every other search space.
     """
     spaces = search_ranges(recipe)
     values = {field: _first(space) for field, space in spaces.items()}

@@ -65,7 +65,7 @@ def describe_plan(
 
 
 def _require_weights(recipe: Recipe, classes: int) -> None:
-    """Loads weights from the user's own file as a run does; published weights are not downloaded and not checked."""
+    """Loads weights from the user's own file, as a run does; published weights are neither downloaded nor checked."""
     if not is_weights_file(recipe.backbone.weights):
         return
     from transfer_model.network import NetworkSpec, build_network  # imports torch
@@ -199,7 +199,7 @@ def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = trial_count(recipe)
     precision = recipe.training.precision
-    text = "auto: fastest format, as measured by the first run on this machine" if precision == "auto" else precision
+    text = "auto: the first run on this machine measures which format is fastest" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
     table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")

@@ -43,7 +43,7 @@ class Conclusion:
     """The best trial's evaluation, and the gate's decision.
 
     Attributes:
-        metrics: Test metrics, and the latency and size of the served model, keyed by name.
+        metrics: Values by metric name: the test metrics, and the latency and size of the served model.
         promotion: Decision of the gate; None if the recipe has no `promotion:`.
     """
 
@@ -110,7 +110,7 @@ def conclude(
 
 
 def _inputs(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
-    """Returns the values that a stored conclusion depends on: best trial, `promotion:` and MLflow run."""
+    """Returns the values that a stored conclusion depends on: the best trial, `promotion:` and the MLflow run."""
     promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
     return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id}
 
@@ -134,7 +134,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Returns the share of test images classified as unknown, and the loss and calibration error before calibration."""
+    """Returns the share of test images flagged as unknown, and the loss and calibration error before calibration."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {

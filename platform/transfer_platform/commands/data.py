@@ -66,7 +66,7 @@ def inspect_dataset(
     Args:
         recipe: Recipe file, or name of a shipped recipe.
         overrides: Overrides such as `dataset.split_seed=1`.
-        out: Report file: Markdown without thumbnails if its name ends in `.md`, otherwise HTML with thumbnails.
+        out: Report file, in Markdown without thumbnails if its name ends in `.md`, otherwise in HTML with thumbnails.
         features: Also search for label errors and outliers, using features from the recipe's first backbone.
         device: Device used to extract features.
         progress: Called during long steps.
@@ -94,7 +94,7 @@ def compare_runs(run_a: str, run_b: str, *, as_json: bool = False) -> str:
 
     Args:
         run_a: MLflow run ID, or a registered version such as `ants-bees/3` or `ants-bees@champion`.
-        run_b: Run to compare with `run_a`, in the same format.
+        run_b: Run to compare with `run_a`; specified like `run_a`.
         as_json: Return JSON instead of text.
 
     Raises:
@@ -119,7 +119,7 @@ def _manifest(run: str) -> str:
 
     text = read_text(run_id_of(run), MANIFEST)
     if text is None:
-        raise DataError(f"run {run} has no {MANIFEST}; if it is a trial run, pass the run of its study instead")
+        raise DataError(f"run {run} has no {MANIFEST}; if it is a trial run, pass the study's run instead")
     return text
 
 

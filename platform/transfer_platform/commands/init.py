@@ -12,7 +12,7 @@ from types import MappingProxyType
 from transfer_platform.commands._exclusions import find_exclusions
 from transfer_platform.commands._first_recipe import InspectedDataset, render_recipe, summary_lines
 from transfer_platform.data.dataset import ScannedDataset, open_dataset
-from transfer_platform.data.manifest_table import METADATA_FILES
+from transfer_platform.data.table_files import METADATA_FILES
 from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import FINDING_KINDS
@@ -27,7 +27,7 @@ from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
 _MAX_ROUNDS = 10
-"""Maximum number of times to open a dataset; every exclusion may make more classes or files unusable."""
+"""Maximum number of times to open a dataset; it is reopened because exclusions may make more files unusable."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|jsonl|parquet)$"
 
@@ -57,7 +57,7 @@ def write_first_recipe(
 
     Args:
         source: Dataset source, as in `dataset.source`; relative paths are relative to the current folder.
-        out: Recipe file; defaults to a file in the current folder named after the source.
+        out: Recipe file; by default, it is named after the source and written to the current folder.
         progress: Called while data is downloaded, unpacked and read.
         train: Folder that contains the class folders, relative to the source; detected automatically by default.
 
@@ -84,10 +84,10 @@ def _require_free_place(out: Path, source: str) -> None:
     if folder.is_absolute() and folder.is_dir() and out.resolve().is_relative_to(folder):
         elsewhere = printable(folder.with_name(f"{folder.name}.yaml"))
         raise StorageError(
-            f"{printable(out)} is inside the image folder; use --out to pass a file elsewhere, for example {elsewhere}"
+            f"{printable(out)} is inside the image folder; use --out to write it elsewhere, for example to {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it too; omit --out")
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too; omit --out")
     if out.exists():
         raise StorageError(f"{printable(out)} already exists; delete it, or choose another file with --out")
     require_writable(out)
@@ -130,7 +130,7 @@ def _inspect(
 
 
 def _open(source: str, train: str | None, exclude: dict[str, str], progress: Progress) -> ScannedDataset:
-    """Opens a dataset; a metadata file that cannot be used is added to `exclude` if there are class folders."""
+    """Opens a dataset. If its metadata file is unusable but there are class folders, adds the file to `exclude`."""
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     splits = SplitsConfig(train=train)
     config = DatasetConfig(source=source, splits=splits, on_bad_image="skip", exclude=tuple(exclude))
@@ -147,7 +147,7 @@ def _open(source: str, train: str | None, exclude: dict[str, str], progress: Pro
 
 
 def _refusal(inspection: Inspection, exclude: Mapping[str, str]) -> str:
-    """Returns a one-sentence message with the count, the first example and the remedy for each kind of error."""
+    """Returns a one-sentence message that states, for each kind of error, the count, an example and the remedy."""
     reasons = [f"{name} is {reason}" for name, reason in exclude.items() if Path(name).name in METADATA_FILES]
     for kind, found in groupby(inspection.errors, key=lambda error: error.kind):
         first, *others = found

@@ -57,7 +57,7 @@ def history(model: str, *, as_json: bool = False) -> str:
 
 
 def compare(one: str, other: str, *, as_json: bool = False) -> RenderableType | str:
-    """Returns the differences between two versions: recipe, data and metrics."""
+    """Returns the differences between the recipes, data and metrics of two versions."""
     with _ledger() as ledger:
         pair = [overview.describe_version(ledger, *parse_version(name)) for name in (one, other)]
     differences = overview.compare_versions(*pair)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from transfer_model.model_config import WEIGHTS_FILE, ModelConfig
+from transfer_model.model_json import WEIGHTS_FILE, ModelConfig
 from transfer_model.network import Network, build_network
 from transfer_platform.search.study import Study
 from transfer_registry.promote import PromotionResult

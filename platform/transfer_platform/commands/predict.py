@@ -69,8 +69,8 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
     Args:
         model: Registered model; see `transfer_registry.model_uri`.
-        folder: Folder with one subfolder per class; the subfolders must be named after the model's classes, of which
-            some may be missing.
+        folder: Folder with one subfolder per class; the subfolders must be named after classes of the model, but some
+            classes may be missing.
         progress: Called after each batch.
 
     Returns:
@@ -99,7 +99,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files below a folder, and the error message of each unreadable file, keyed by path."""
+    """Returns the files below a folder, and a mapping from the path of each unreadable file to its error message."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())

@@ -123,7 +123,7 @@ class _Session:
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[Architecture, PretrainedWeights]) -> None:
-        """Logs inputs, data report and machine details. Values logged by an earlier process are not overwritten."""
+        """Logs the inputs, the data report and machine details, without overwriting what an earlier process logged."""
         study, parent, trainer = self.study, self.parent, self.trainer
         if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
             self._dry_run()
@@ -215,7 +215,7 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
 
 
 def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[Architecture, PretrainedWeights]) -> str:
-    """Returns the recipe name followed by a digest of all study inputs: recipe, images and pretrained weights."""
+    """Returns the recipe name followed by a digest of the study inputs: the recipe, images and pretrained weights."""
     parts = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
     return f"{recipe.name}-{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:10]}"
 

@@ -8,8 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from transfer_platform.data.image_stats import ImageStats
-from transfer_platform.data.manifest_table import METADATA_FILES
 from transfer_platform.data.scan import scan_files
+from transfer_platform.data.table_files import METADATA_FILES
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.file_problems import FileProblem, display_name, printable
 from transfer_platform.plurals import counted
@@ -89,7 +89,7 @@ class Catalog:
             raise DataError("\n".join(errors))
 
     def class_errors(self, at_least: int = 2) -> list[str]:
-        """Returns one message per problem with the classes, of which there must be `at_least` (one or two)."""
+        """Returns one message per problem with the classes. `at_least` (one or two) is the minimum number."""
         if len(self.classes) < at_least:
             return [self._too_few_classes(at_least)]
         errors = []
@@ -198,7 +198,7 @@ def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[s
     if lines := class_differences(images_by_split):
         raise SplitError(
             "the splits do not have the same classes:\n  " + "\n  ".join(lines) + "\n"
-            "every split needs images of every class, with the same class names"
+            "every split needs images of every class, and the class names must match"
         )
     return tuple(sorted({image.label for image in images_by_split["train"]}))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transfer_platform.data.image_folder import read_image_folder, unlisted_note
 from transfer_platform.data.image_stats import ImageStats
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
-from transfer_platform.data.manifest_files import locate_images
+from transfer_platform.data.manifest_images import locate_images
 from transfer_platform.data.patterns import match_files, match_patterns, match_rows
 from transfer_platform.data.split_layout import (
     ResolvedSplits,
@@ -73,8 +73,8 @@ class ScannedDataset:
         """Splits the images with `build_splits`, as configured in the recipe.
 
         Args:
-            similar: Digests of each set of near duplicates, which stay together when images are divided by fractions or
-                into folds. Ignored if `dataset.group_near_duplicates` is false.
+            similar: Digests of each set of near duplicates. A set stays together when images are assigned to splits
+                by fraction, or to folds. Ignored if `dataset.group_near_duplicates` is false.
         """
         specs = self.resolved_splits.split_specs
         validation = specs["validation"]

@@ -1,7 +1,7 @@
 """Assigns whole groups, such as patients or animals, to splits and folds.
 
 Groups that contain identical image files stay together. Scikit-learn's `StratifiedGroupKFold` is not used because it
-does not support fractions, and its assignment may change between versions.
+does not support fractions and because its assignment may change between versions.
 """
 
 from collections import Counter, defaultdict
@@ -118,7 +118,7 @@ def _select_validation(units: Sequence[SplitUnit], fraction: float, salt: str) -
 def _assign_parts(units: Sequence[SplitUnit], shares: Sequence[float], salt: str) -> list[int]:
     """Returns the part index of each unit. Each part gets approximately its target share of each class.
 
-    Assigns each unit, largest first, to the part where it costs least, then moves units to lower the total cost.
+    Assigns each unit, largest first, to the part where it adds the least cost, then moves units to lower the cost.
     """
     totals: Counter[str] = Counter()
     for unit in units:

@@ -33,8 +33,8 @@ def split_by_hash(
 
     An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
     Validation gets its fraction of the remaining images of each class, namely those with the smallest hashes. If
-    necessary, images are moved into or out of test so that every class is in train and test, and a class with three
-    images is also in validation (see `select_test`). Identical files count as one image.
+    necessary, images are moved into or out of test so that every class is in train and test, and a class with at
+    least three images is also in validation (see `select_test`). Identical files count as one image.
 
     Args:
         images: Images of all classes.

@@ -17,8 +17,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
 
 from transfer_platform.data.manifest import FILE_NAME, Manifest, ManifestPart, read_manifest
-from transfer_platform.data.manifest_table import METADATA_FILES, read_columns
 from transfer_platform.data.split_names import split_for_name
+from transfer_platform.data.table_files import METADATA_FILES, read_columns
 from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
 from transfer_platform.plurals import counted

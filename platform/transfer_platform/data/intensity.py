@@ -28,10 +28,10 @@ _FAR = 8
 def resolve(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySetting:
     """Resolves a setting to a range or to `full`.
 
-    `auto` becomes 0 to 1, or 0 to 2^n - 1 with n >= 8: the smallest range that covers the values of the training images
-    (see `TOLERANCE`). If there are negative values, the lower end is a negative power of two instead of 0. Outliers in
-    at most 5% of the images are ignored if they would make the range over eight times as large. If no training image
-    has more than 8 bits, `auto` becomes `full`.
+    `auto` resolves to the smallest range (0 to 1, or 0 to 2^n - 1 with n >= 8) that covers the values of the training
+    images (see `TOLERANCE`). If there are negative values, the lower end is a negative power of two instead of 0.
+    Outliers in at most 5% of the images are ignored if they would make the range more than eight times as large. If no
+    training image has more than 8 bits, `auto` resolves to `full`.
 
     Args:
         setting: Value of `dataset.intensity`.
@@ -55,7 +55,7 @@ def as_intensity(setting: IntensitySetting) -> Intensity | None:
 
 
 def covering_range(lowest: float, highest: float) -> IntensityRange:
-    """Returns the range that `auto` becomes if the values of the training images range from `lowest` to `highest`.
+    """Returns the range that `auto` resolves to if the values of the training images range from `lowest` to `highest`.
 
     >>> covering_range(12, 4095), covering_range(-1000, 3071), covering_range(-0.003, 1.004)
     (IntensityRange(low=0.0, high=4095.0), IntensityRange(low=-1024.0, high=4095.0), IntensityRange(low=0.0, high=1.0))

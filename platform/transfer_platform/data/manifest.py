@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from transfer_platform.data.catalog import join_lines, normalize_label
-from transfer_platform.data.manifest_table import DELIMITERS, PARQUET, SUFFIXES, Table, read_table
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
+from transfer_platform.data.table_files import DELIMITERS, PARQUET, SUFFIXES, Table, read_table
 from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
 from transfer_platform.plurals import counted
@@ -61,7 +61,7 @@ class Manifest:
     """The parsed contents of a manifest.
 
     Attributes:
-        file: File of the manifest; a folder if the manifest consists of several files below this folder.
+        file: Path of the manifest file or, if the manifest consists of several files, the folder that contains them.
         rows: All rows with the correct number of cells.
         errors: The line or row number and the message of each error; empty if the manifest is valid.
         notes: Messages about the columns.

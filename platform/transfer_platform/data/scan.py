@@ -1,4 +1,4 @@
-"""Parallel scan of image files; avoids heavy imports, so workers start quickly."""
+"""Parallel scan of image files; imports no heavy modules so that workers start quickly."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks that may be pending at a time.
 
-    Processes read a large number of files faster than threads: for small images, Python code that holds the GIL takes
+    Processes read many files faster than threads do, because for small images, Python code that holds the GIL takes
     longer than Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
     """
     if files <= MAX_THREADED_FILES:

@@ -169,7 +169,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds held-out folders beside a training folder or, if it has none, beside its nearest ancestor that has any."""
+    """Finds held-out folders next to a training folder or, if there are none, next to its nearest ancestor with any."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -227,7 +227,7 @@ class _FolderTree:
         return folder if below else None
 
     def splits(self, parent: Path) -> dict[str, list[str]]:
-        """Folders in `parent` with the name of a split, keyed by split (by `""` if they contain no class folders)."""
+        """Folders in `parent` with the name of a split, keyed by split, or by `""` if they contain no class folders."""
         names: dict[str, list[str]] = {split: [] for split in (*SPLIT_NAMES, "")}
         for folder in self.subfolders(parent):
             if split := split_for_name(folder.name):

@@ -1,4 +1,4 @@
-"""Selection of `test` from units of images, and limits for near duplicates."""
+"""Selects the test units, and limits the near duplicates in a split."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ClassShares:
     """Counts the images of each class in a split, and limits the units of near duplicates that the split can take.
 
     A unit fits if the split would then have at most `fraction` of the images in units of this size or smaller. If
-    larger units counted, a single large unit that stays in train could draw all other images into the split.
+    larger units were counted, a single large unit that stays in train could draw all other images into the split.
     """
 
     def __init__(self, units: Iterable[SplitUnit], fraction: float) -> None:
@@ -127,7 +127,7 @@ class _Selection:
         return [label for label in sorted(members) if not (self._in_test[label] and self._in_rest[label])]
 
     def _move_to_test(self, index: int) -> bool:
-        """Moves a unit to test if the rest keeps enough units of its classes; returns True if it was moved."""
+        """Moves a unit to test if the rest keeps enough units of its classes; returns True if the unit was moved."""
         labels = self.units[index].labels
         is_movable = not self.is_test[index] and all(self._in_rest[each] > self._needed[each] for each in labels)
         if is_movable:
@@ -135,7 +135,7 @@ class _Selection:
         return is_movable
 
     def _move_to_rest(self, index: int) -> None:
-        """Moves a unit to the rest if test keeps another unit of each of its classes."""
+        """Moves a unit out of test if test then still has another unit of each class that occurs in this unit."""
         labels = self.units[index].labels
         if self.is_test[index] and all(self._in_test[each] > 1 for each in labels):
             self._move(index, labels, -1)

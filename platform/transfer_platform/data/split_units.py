@@ -23,7 +23,7 @@ class SplitUnit:
     Attributes:
         names: Sorted names of the groups; without groups, the digests of the images.
         counts: Number of images per class; the key `ALL_CLASSES` holds the total over all classes.
-        parts: Units joined into this one because they contain near duplicates of each other; empty for any other unit.
+        parts: Units joined into this one because they contain near duplicates of each other; empty if none were joined.
     """
 
     names: tuple[str, ...]
@@ -155,7 +155,7 @@ def _joined(parts: Sequence[SplitUnit]) -> SplitUnit:
 
 
 def _components(rows: Sequence[int], columns: Sequence[int], height: int, width: int) -> list[int]:
-    """Returns the connected component of each of `height` rows; `rows[i]` is linked to `columns[i]` for every i."""
+    """Returns the connected component of each row in a graph that links `rows[i]` to `columns[i]` for every i."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

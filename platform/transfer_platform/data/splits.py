@@ -74,7 +74,7 @@ class Splits:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's labels, image bytes and (in train) weights; file names and order have no effect."""
+        """SHA-256 of each split's labels and image bytes, and of the weights in train, regardless of names and order."""
         return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property
@@ -210,7 +210,7 @@ def _join_lines(lines: Sequence[str]) -> str:
 
 
 def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:
-    """Rejects nested split folders: the inner folder would be read twice and its name mistaken for a class."""
+    """Rejects nested split folders, because the inner one would be read twice and its name mistaken for a class."""
     resolved = {split: folder.resolve() for split, folder in folders.items()}
     for split, folder in resolved.items():
         for other, parent in resolved.items():

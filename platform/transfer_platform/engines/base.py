@@ -11,7 +11,7 @@ class Engine(Protocol):
     `Study.run` proposes a trial, passes it to `run_trial` and stores the returned value. `LocalEngine` trains in the
     current process; another engine could submit the trial to a cluster and wait for it. An engine:
 
-    - inserts `trial.values` into the study's recipe (`recipe.resolve.resolve`) and trains with the result
+    - inserts `trial.values` into the study's recipe (`recipe.resolve.resolve`) and trains with the resulting recipe
       (`TrialTrainer.train`);
     - calls `trial.report` after every epoch, so that the study can prune the trial;
     - logs each trial to its own MLflow run (`Tracker.start_trial_run`);
@@ -23,7 +23,7 @@ class Engine(Protocol):
     """
 
     def run_trial(self, trial: Trial) -> float:
-        """Trains a trial and returns its objective value at the best epoch.
+        """Runs a trial and returns its objective value at the best epoch.
 
         Raises:
             Pruned: `trial.report` pruned the trial.

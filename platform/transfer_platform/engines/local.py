@@ -45,13 +45,13 @@ class LocalEngine(Engine):
         self._objective = objective(recipe)
 
     def run_trial(self, trial: Trial) -> float:
-        """Trains a trial and returns its objective value at the best epoch.
+        """Runs a trial and returns its objective value at the best epoch.
 
-        An interrupted trial is retrained from scratch, with the same trial number and in the same MLflow run.
+        An interrupted trial restarts from scratch, with the same trial number and in the same MLflow run.
 
         Raises:
             Pruned: The study pruned the trial.
-            TrainingError: The trial's values do not allow training, memory ran out, or the loss is not finite.
+            TrainingError: The loss is not finite, memory ran out, or the trial's values cannot be used for training.
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)

@@ -30,7 +30,7 @@ class DrawnNames:
 
 
 def drawn_names(names: Sequence[str]) -> DrawnNames:
-    """Prepares names for a figure; user-supplied names may contain any script, line breaks, invalid UTF-8 and `$`.
+    """Prepares user-supplied names for a figure; they may contain any script, line breaks, invalid UTF-8 and `$`.
 
     The fonts that come with Matplotlib lack Chinese, Japanese and Korean characters, among others. Without another
     font, Matplotlib would draw these characters as boxes.

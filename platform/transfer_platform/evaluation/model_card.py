@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from transfer_model.intensity import describe
-from transfer_model.model_config import MAX_OOD_SCORE, ModelConfig
+from transfer_model.model_json import MAX_OOD_SCORE, ModelConfig
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import class_lines, table
 from transfer_platform.recipe.schema import Recipe
@@ -77,11 +77,11 @@ def _limitations(config: ModelConfig) -> str:
     if unknown.threshold == MAX_OOD_SCORE:
         return (
             f"No image is flagged as unknown, because no threshold guarantees a false alarm rate of "
-            f"{unknown.false_alarms:.1%}: too few images were held out, or the features do not distinguish images."
+            f"{unknown.false_alarms:.1%}: too few images were held out, or all images have similar features."
         )
     return (
         f"An image is flagged as unknown if its out-of-distribution score exceeds {unknown.threshold:.4g}, "
         f"which corresponds to a false alarm rate of {unknown.false_alarms:.1%} on images similar to the training "
         "images. An image that resembles the training images but belongs to none of the classes is still "
-        "assigned to one of them."
+        "assigned to a class."
     )

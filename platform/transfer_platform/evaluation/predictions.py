@@ -11,7 +11,7 @@ from transfer_model.intensity import Intensity
 from transfer_platform.evaluation.metrics import scores
 
 MAX_PROBABILITY_COLUMNS = 100
-"""If there are more classes, the table does not list their probabilities, because it would become too large to show."""
+"""Maximum number of classes for which a table has probability columns; with more, it would be too large to display."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def share_left_out(headers: NDArray[np.void], crop: float) -> NDArray[np.float64]:
-    """Returns the share (N,) of each image's pixels that lie outside its center crop, from 0 to 1.
+    """Returns shares (N,) from 0 to 1: for each image, the share of its pixels that lie outside its center crop.
 
     Args:
         headers: `HEADER_DTYPE` records (N,).
@@ -22,6 +22,6 @@ def share_left_out(headers: NDArray[np.void], crop: float) -> NDArray[np.float64
 
 
 def total_left_out(headers: NDArray[np.void], crop: float) -> float:
-    """Returns the share of all images' pixels that lie outside the center crops, or 0 if there are no images."""
+    """Returns the share of the pixels of all images that is outside the center crops, or 0 if there are no images."""
     pixels = headers["width"].astype(np.float64) * headers["height"]
     return float((share_left_out(headers, crop) * pixels).sum() / max(pixels.sum(), 1))

@@ -23,7 +23,7 @@ class FindingKind:
     Attributes:
         meaning: What was found, and its consequence.
         fix: How to fix the problem; empty if no action is required.
-        skippable: True if `dataset.on_bad_image: skip` skips the affected files; False if the files may be valid.
+        skippable: True if `dataset.on_bad_image: skip` applies to the files; False if not, because they may be valid.
     """
 
     name: str
@@ -80,7 +80,7 @@ _ERRORS = {
     "invalid classes": ("fewer than two classes, an empty class, or a class name that is not valid text", ""),
     "classes differ": (
         "the splits do not have the same classes",
-        "make sure that every split has images of every class, with identical class names",
+        "make sure that every split has images of every class, and that the class names match",
     ),
     "blank after scaling": (
         "dataset.intensity turns almost all images into a single shade of gray",
@@ -126,7 +126,7 @@ _WARNINGS = {
         "if too much detail is lost, set a wider range in dataset.intensity, or convert all images to a common range",
     ),
     "uneven intensity": (
-        "a few images have gray values far outside the range of all others; "
+        "a few images have gray values far outside the range of the other images; "
         "either these values become black or white, or the other images lose contrast",
         "remove these images, or set low and high in dataset.intensity to the range that you need",
     ),
@@ -141,7 +141,7 @@ _WARNINGS = {
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
     "not in validation": (
-        "a class is too small to have a validation image, so trials are ranked without it",
+        "a class is too small to have a validation image, so trials are ranked without this class",
         "add images",
     ),
     "small test share": (

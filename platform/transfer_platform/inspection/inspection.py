@@ -32,7 +32,7 @@ class Inspection:
         quarantine: Invalid files left out of the dataset, with the reason for each.
         skipped_checks: Sentences that explain which checks were skipped and why.
         names: Display names (URLs) of downloaded files.
-        left_out: Share of all image pixels that lie outside the network's center crop, from 0 to 1.
+        left_out: Share (0 to 1) of all image pixels that lie outside the network's center crop.
     """
 
     root: Path

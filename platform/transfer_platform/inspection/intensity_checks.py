@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.schema import IntensitySetting
 
 COMMON_FRACTION = 0.95
-"""Fraction of training images with no gray value below the common range; the same fraction has none above it."""
+"""This fraction of training images has no gray value below the common range, and the same fraction none above it."""
 MUCH_LARGER = 4
-"""A range is much larger than another one if it is at least this many times as large."""
+"""A range counts as much larger than another if it is at least this many times as large."""
 ALMOST_ALL = 0.9
 """Minimum fraction of blank training images for the error `blank after scaling`."""
 BLANK_LEVELS = 2
@@ -109,7 +109,7 @@ def _uneven(images: Sequence[ImageRecord], headers: NDArray[np.void], training: 
         float(np.quantile(deep["highest"], COMMON_FRACTION, method="lower")),
     )
     for index in training[far_images(deep, common, MUCH_LARGER)].tolist():
-        detail = f"{_values(headers[index])}; almost all others are between {common.low:,.6g} and {common.high:,.6g}"
+        detail = f"{_values(headers[index])}; values of almost all others: {common.low:,.6g} to {common.high:,.6g}"
         yield Finding("uneven intensity", (images[index].path,), detail)
 
 

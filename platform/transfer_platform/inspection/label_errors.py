@@ -77,8 +77,8 @@ def find_label_errors(
     """Yields label errors found by confident learning (Northcutt et al., 2021), then other misclassified images.
 
     The threshold of a class is its mean probability over the images with that label. The estimated number n of label
-    errors is the number of images for which another class reaches its own threshold. The n images with the lowest label
-    probabilities are reported as label errors. Findings of each kind are sorted by label probability, lowest first.
+    errors is the number of images whose probability of another class reaches that class's threshold. The n images with
+    the lowest label probabilities are reported. Findings of each kind are sorted by label probability, lowest first.
 
     Args:
         images: N images.
@@ -123,7 +123,7 @@ def _describe(
 
 
 def find_outliers(images: Sequence[ImageRecord], features: NDArray[np.float32]) -> Iterator[Finding]:
-    """Yields images whose features (N, D) are far from their nearest neighbors, farthest first."""
+    """Yields findings for images far from their nearest neighbors in `features` (N, D), farthest first."""
     if len(images) <= NEIGHBORS:
         return
     distances = _neighbor_distances(features)

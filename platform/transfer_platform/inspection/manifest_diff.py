@@ -56,7 +56,7 @@ class ManifestDiff:
 
     @property
     def is_empty(self) -> bool:
-        """True if both runs were trained and tested on the same data."""
+        """True if both runs used the same data in every split."""
         return not any(getattr(self, name) for name in ("added", "removed", *_PAIRS))
 
     def __str__(self) -> str:
@@ -95,12 +95,12 @@ def read_manifest(text: str, name: str) -> list[ManifestLine]:
     reader = csv.DictReader(StringIO(text))
     if missing := [field for field in ManifestLine._fields if field not in (reader.fieldnames or ())]:
         columns = ", ".join(missing)
-        raise DataError(f"the manifest of {name} is missing columns ({columns}); it was not written by this platform")
+        raise DataError(f"the manifest of {name} is missing columns ({columns}), so this platform did not write it")
     return [ManifestLine(**{field: row[field] for field in ManifestLine._fields}) for row in reader]
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests, counting copies of a file separately; compares folds only if both manifests have them."""
+    """Compares two manifests. Copies of a file count separately; folds are compared only if both manifests have any."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))

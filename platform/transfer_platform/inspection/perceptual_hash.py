@@ -28,7 +28,7 @@ class PerceptualHashes:
         brightness: Mean brightness (N,), 0 to 255.
         mean_color: Mean red, green and blue (N, 3), 0 to 255.
         contrast: Largest difference between two pixel values in the same channel (N,), 0 to 255.
-        hashes: Unit vectors (N, 63) of the lowest-frequency cosine transform coefficients, without the mean.
+        hashes: Unit vectors (N, 63) of the lowest-frequency coefficients of a cosine transform, without the mean.
         deviation: Standard deviation of brightness (N,), 0 to 255, computed from the hash frequencies only.
         thumbnails: Function that maps image indices (P,) to RGB thumbnails (P, 16, 16, 3).
     """
@@ -42,9 +42,9 @@ class PerceptualHashes:
 
 
 def compute_hashes(stats: ImageStats, rows: NDArray[np.int64], intensity: Intensity | None = None) -> PerceptualHashes:
-    """Computes hashes from the thumbnails in `stats`; `rows` (N,) are the row numbers of the images.
+    """Computes the hashes of N images from the thumbnails in the rows `rows` (N,) of `stats`.
 
-    `intensity` is the range of gray values that is scaled to 8 bits in images with more than 8 bits.
+    In images with more than 8 bits, the range of gray values `intensity` is scaled to 8 bits.
     """
     basis, count = _cosine_basis(), len(rows)
     brightness, deviation = np.empty(count, np.float32), np.empty(count, np.float32)

@@ -22,11 +22,12 @@ from transfer_platform.inspection.class_checks import (
     check_test_shares,
     check_validation,
 )
-from transfer_platform.inspection.duplicates import MIN_CONTRAST, exact_duplicates, near_duplicates, similar_images
+from transfer_platform.inspection.exact_duplicates import exact_duplicates
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
 from transfer_platform.inspection.image_checks import BLANK_CONTRAST, check_files, check_images
 from transfer_platform.inspection.inspection import Inspection, sorted_findings
 from transfer_platform.inspection.intensity_checks import check_intensity
+from transfer_platform.inspection.near_duplicates import MIN_CONTRAST, near_duplicates, similar_images
 from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
 from transfer_platform.inspection.summary import format_table, image_statistics
 from transfer_platform.plurals import counted

@@ -160,7 +160,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns the fix for a kind of finding; empty if `severity` was lowered because the file is quarantined."""
+    """Returns the fix for a kind of finding, or an empty string if quarantining the file lowered `severity`."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 

@@ -86,7 +86,7 @@ class BatchAugmentation:
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes uint8 pixels (B, 3, S, S) to float32; bitwise equal to `Preprocessing.normalize` on a CPU."""
+    """Normalizes uint8 pixels (B, 3, S, S) to float32; on a CPU, bitwise equal to `Preprocessing.normalize`."""
     return _normalize_(pixels.to(torch.float32), preprocessing)
 
 
@@ -156,7 +156,7 @@ def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
 
 
 def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Returns color matrices (B, 3, 3) and factors (B,). The factor times the mean gray level is added to the image."""
+    """Returns color matrices (B, 3, 3) and factors (B,); an image's mean gray level times its factor is added to it."""
     brightness, contrast, saturation = (1 + jitter * (2 * numbers[:, :3] - 1)).double().unbind(1)
     angle = (2 * numbers[:, 3].double() - 1) * _HUE * 2 * math.pi
     plane = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1) * saturation[:, None]

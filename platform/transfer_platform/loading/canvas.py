@@ -34,7 +34,7 @@ _ASPECT_BYTES = 4
 
 
 def canvas_side(image_size: int, longest: int | None = None) -> int:
-    """Returns the canvas side C for networks with input side S. C is limited to `longest`, the longest image side.
+    """Returns the side length C of the canvas for inputs of side length S. C is at most the longest image side.
 
     >>> canvas_side(224), canvas_side(224, longest=32)
     (320, 32)
@@ -63,8 +63,8 @@ def make_canvas(
     """Decodes an image from bytes or a path and resizes it to a square with a side of C = `side` pixels.
 
     Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2*C pixels. For
-    the ants/bees images (C = 23 to 320), this changes canvas pixels (0 to 255) by 0.6 on average across all images,
-    and by 2.2 on average for the worst image.
+    the ants/bees images (C = 23 to 320), this changes the pixel values of a canvas (0 to 255) by 0.6 on average
+    over all images, and by 2.2 on average in the most affected image.
 
     Returns:
         uint8 canvas (3, C, C), and the aspect ratio (width / height) of its content, limited to `MAX_ASPECT`.

@@ -20,7 +20,7 @@ class ViewSchedule:
         policy: `none` or an augmentation policy.
         count: Number N of distinct views per image; each epoch uses one of them. 1 disables augmentation;
             `unlimited` means a new view in every epoch.
-        seed: Seed for selecting one of the N views; does not affect the views themselves.
+        seed: Seed for selecting one of the N views; the views depend on it only if `count` is `unlimited`.
     """
 
     policy: str
@@ -34,13 +34,13 @@ class ViewSchedule:
 
     @property
     def stored_count(self) -> int:
-        """Number of distinct training inputs per image: 1 without augmentation, 0 if unlimited."""
+        """Number of distinct training inputs per image: 1 without augmentation, 0 if there is no limit."""
         if not self.varies:
             return 1
         return 0 if self.count == "unlimited" else self.count
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the index (0 to N - 1) of an image's view in an epoch; a repeated image uses consecutive views."""
+        """Returns the index (0 to N - 1) of an image's view in an epoch; repeats of an image use consecutive views."""
         assert isinstance(self.count, int), "views have no index if their number is unlimited"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 

@@ -129,7 +129,7 @@ class AnalyzedGraph:
         return fx.GraphModule(self.module, graph)
 
     def _use_inplace_results(self) -> None:
-        """After each in-place operation, replaces uses of the modified tensor with the operation's result."""
+        """Replaces later uses of a tensor modified in place with the result of the operation that modifies it."""
         positions = {node: position for position, node in enumerate(self.nodes)}
         for node in self.nodes:
             argument = self._records[node].returned_argument
@@ -138,7 +138,7 @@ class AnalyzedGraph:
                     user.replace_input_with(argument, node)
 
     def _constant(self, node: fx.Node) -> Iterator[Any]:
-        """Yields the value of a node, or nothing if it depends on anything other than the batch size."""
+        """Yields the value of a node, or nothing if the value depends on anything other than the batch size."""
         first, second = self._records[node], self._other_records[node]
         if node.op in ("placeholder", "output") or not (first.is_plain and second.is_plain) or first.writes:
             return

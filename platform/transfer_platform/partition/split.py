@@ -168,7 +168,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces a network in its current mode and observes its graph; returns `known` instead if the graphs are equal."""
+    """Traces a network in its current mode and returns the observed graph, or `known` if the graphs are identical."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known
@@ -210,7 +210,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
     """Compares a partition's outputs, random numbers and updated buffers with those of the network.
 
     Raises:
-        PartitionError: At least one of them differs.
+        PartitionError: The outputs, random numbers or buffers differ.
     """
     generators = RandomState(images.device)
     start, buffers = generators.get(), copy_buffers(network)
@@ -232,7 +232,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
 
 
 def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    """Returns whether all tensors match within a tolerance; results on accelerators may vary from run to run."""
+    """Returns whether all tensors match within a tolerance, because accelerator results may vary from run to run."""
     return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 

@@ -37,7 +37,7 @@ def trace(network: Network) -> fx.GraphModule:
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
-    """Traces the network. With `proxy_buffers`, computations on buffers are recorded instead of stored as constants."""
+    """Traces the network. With `proxy_buffers`, computations on buffers become operations rather than constants."""
     module, tracer = _BackboneModule(network), _Tracer(leaves)
     tracer.proxy_buffer_attributes = proxy_buffers
     return fx.GraphModule(module, tracer.trace(module))
@@ -59,7 +59,7 @@ class _BackboneModule(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces into all modules except built-in PyTorch layers, modules named in `leaves`, and `_leaf_types`."""
+    """Traces into all modules except built-in PyTorch layers, modules named in `leaves`, and those of `_leaf_types`."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
         import torchvision

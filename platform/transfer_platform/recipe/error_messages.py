@@ -73,7 +73,7 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
 
 @cache
 def _union_tags(model: type[BaseModel]) -> frozenset[str]:
-    """Returns the tags of all discriminated unions of a model, which pydantic adds to the locations of errors."""
+    """Returns the tags of a model's discriminated unions; pydantic adds these tags to the locations of errors."""
     return frozenset(_tags_in(model.__pydantic_core_schema__))
 
 
@@ -97,7 +97,7 @@ def _misplaced_range(path: FieldPath, tree: Node) -> FieldError | None:
     node = tree.find(path[:-1])
     if not field or field.range_keys != CHOICE_KEYS or not node or not set(RANGE_KEYS) & node.entries.keys():
         return None
-    return FieldError(path[:-1], "low and high require a numeric field; to search this field, use {choices: [a, b]}")
+    return FieldError(path[:-1], "low and high require a numeric field; to tune this field, use {choices: [a, b]}")
 
 
 def _message(path: FieldPath, details: ErrorDetails) -> str:

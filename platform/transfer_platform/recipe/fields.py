@@ -41,7 +41,7 @@ class SchemaField:
 
     @property
     def range_keys(self) -> tuple[str, ...]:
-        """Keys allowed in a range for this field; empty if the field is not searchable."""
+        """Keys allowed in a range for this field; empty if the field does not accept ranges."""
         alias = getattr(get_origin(self.info.annotation), "__name__", "")
         return {"Searchable": RANGE_KEYS + CHOICE_KEYS, "Option": CHOICE_KEYS}.get(alias, ())
 

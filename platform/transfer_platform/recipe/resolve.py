@@ -35,7 +35,7 @@ _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|
 """Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
 
 _LATER_FIELDS = (("backbone", "options"), ("training", "plateau"))
-"""Fields that were added after the first studies. With their defaults, they do not change the identity of a study."""
+"""Fields that were added after the first studies. They do not affect a study's identity if they have default values."""
 
 
 def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
@@ -46,7 +46,7 @@ def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
 
 
 def trial_count(recipe: Recipe) -> int:
-    """Returns the number of trials: at most one for each combination of values; 1 if the recipe has no `search:`."""
+    """Returns the number of trials, limited to the number of value combinations; 1 if the recipe has no `search:`."""
     return int(min(recipe.search.trials, combination_count(search_ranges(recipe)))) if recipe.search else 1
 
 
@@ -125,7 +125,7 @@ def _quoted(text: str) -> str:
 
 
 def _styled(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Formats sections in block style, ranges and lists on a single line, and ambiguous text in quotes."""
+    """Formats each section in block style and each range or list on a single line; quotes ambiguous text."""
     if isinstance(value, dict):
         block = CommentedMap({key: _styled(item) for key, item in value.items()})
         if is_range(value):

@@ -33,7 +33,7 @@ HOLDOUT_FRACTION = 0.2
 """Fraction of train used for the validation or test split if that split is neither set nor detected."""
 
 IMBALANCE_RATIO = 1.5
-"""`class_weights: auto` balances the loss if the sizes of two classes differ by more than this factor."""
+"""`class_weights: auto` balances the loss if a class is more than this many times as large as another."""
 
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
@@ -147,7 +147,7 @@ class BackboneConfig(Section):
 
     # pydantic 2.10 does not write this keyword.
     options: dict[str, Any] = Field(default={}, json_schema_extra={"additionalProperties": True})
-    """Options of a network that has any, such as `{depth: 18}` of `resnet`."""
+    """Network-specific options, such as `{depth: 18}` for `resnet`."""
 
     weights: str = "default"
     """`default`, `none`, the name of published weights, or the path to a safetensors or pth file."""
@@ -165,12 +165,12 @@ class BackboneConfig(Section):
 
     @property
     def architecture(self) -> Architecture:
-        """Key of the network; the section must not contain search ranges."""
+        """Architecture of the network; the section must not contain search ranges."""
         return Architecture(self.name, Options(self.options))
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:
-        """Keys of all networks that the recipe searches over."""
+        """Architectures of all networks that the recipe searches over."""
         names = self.name.choices if isinstance(self.name, Choice) else (self.name,)
         return tuple(Architecture(name, Options(self.options)) for name in names)
 
@@ -182,7 +182,7 @@ CountOrUnlimited = Annotated[
 
 
 class FeaturesConfig(Section):
-    """Settings for features that the frozen part of the backbone computes once and stores."""
+    """Settings for the stored features, which the frozen part of the backbone computes once."""
 
     views: CountOrUnlimited = 1
     """Number of augmented views stored per image; each epoch uses one of them. With 1, only the original is stored."""
@@ -202,7 +202,7 @@ class PlateauConfig(Section):
     """Factor by which the learning rate is multiplied."""
 
     patience: Searchable[Annotated[int, Field(ge=0)]] = 2
-    """Number of epochs without a lower validation loss that are tolerated before the learning rate is reduced."""
+    """Number of epochs for which the validation loss may fail to decrease before the learning rate is reduced."""
 
 
 class TrainingConfig(Section):
@@ -241,7 +241,7 @@ class TrainingConfig(Section):
     """Fraction of the target probability distributed uniformly over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weights the loss by inverse class size; `auto` does so only if sizes differ by a factor above 1.5."""
+    """`balanced` weights the loss by inverse class size; `auto` only if sizes differ by a factor of more than 1.5."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
     """Sampling per epoch: `shuffled` draws each image once, and `balanced` draws the same number from each class."""
@@ -264,7 +264,7 @@ class SearchConfig(Section):
     """Settings for the Optuna study."""
 
     trials: Count = 20
-    """Total number of trials; at most one per combination of values. To extend a study, increase it and run again."""
+    """Total number of trials, at most one per combination of values. To extend a study, rerun with a higher number."""
 
     metric: SearchMetric = "validation/loss"
     """Metric used to rank trials, measured at each trial's best epoch."""

@@ -58,7 +58,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns a dotted field's value, all of its choices, or both bounds of its range, keyed by path."""
+        """Maps paths to values: a dotted field's value, each of its choices, or both bounds of its range."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}

@@ -15,7 +15,7 @@ from transfer_platform.search.study import Study
 def study_figures(study: Study) -> dict[str, Any]:
     """Returns the figures `history`, `pruning` and `importance`, keyed by name.
 
-    Includes `pruning` only if the study prunes, and `importance` only for searches with two or more completed trials.
+    Includes `pruning` only if trials are pruned, and `importance` only for searches with at least two completed trials.
     """
     optuna_study = study.optuna_study
     functions: dict[str, Callable[[OptunaStudy], Any]] = {"history": plots.plot_optimization_history}

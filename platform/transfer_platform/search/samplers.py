@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 class ReproducibleSampler(BaseSampler):
     """Sampler whose proposals depend only on the seed, trial number, parameter name and finished trials.
 
-    It proposes each combination of a finite search space once, in a random order, or uses Optuna's TPE sampler.
+    If `exhaustive`, it proposes every combination once, in random order; otherwise, it uses Optuna's TPE sampler.
 
     Optuna's samplers draw from one random stream per process, so a study resumed in another process would propose
     different values. This sampler seeds a new stream for every draw.

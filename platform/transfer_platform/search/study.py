@@ -22,7 +22,7 @@ from transfer_platform.search.study_database import open_storage, storage_errors
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 MAX_GRID = 100
-"""Maximum number of combinations for which every combination is proposed once, in a random order."""
+"""If there are at most this many combinations, each is proposed once, in random order."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -148,7 +148,7 @@ class Study:
         )
 
     def table(self) -> dict[str, list[object]]:
-        """Returns a table of finished trials with columns `trial`, `state` and `value`, plus one per searched field."""
+        """Returns a table of finished trials with columns `trial`, `state` and `value`, plus one per tuned field."""
         trials = self.trials
         return {
             "trial": [trial.number for trial in trials],

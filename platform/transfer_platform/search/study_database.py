@@ -1,4 +1,4 @@
-"""Opens the study database and reports its errors as `StudyError`."""
+"""Opens the study database and converts database errors to `StudyError`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_storage(url: str) -> RDBStorage:
         _require_studies(url, options)
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, RuntimeError, CommandError) as error:  # RuntimeError: another version of Optuna
-        remedy = "move it elsewhere so that the next run creates a new one, or install the version that created it"
+        remedy = "move it elsewhere so that the next run creates one, or install the Optuna version that created it"
         raise _unusable(url, error, remedy) from error
 
 
@@ -65,7 +65,7 @@ def _unusable(url: str, error: BaseException, remedy: str) -> StudyError:
 
 
 def _require_studies(url: str, options: dict[str, Any]) -> None:
-    """Raises a `StudyError` if the database belongs to another program, so that Optuna adds no tables to it."""
+    """Raises a `StudyError` if the database belongs to another program, to prevent Optuna from adding tables to it."""
     engine = create_engine(url, poolclass=NullPool, **options)
     tables = inspect(engine).get_table_names()
     if tables and not {"studies", "trials"} <= set(tables):

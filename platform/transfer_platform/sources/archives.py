@@ -44,7 +44,7 @@ class ArchiveLimits:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
         unchecked_bytes: Unpacked size up to which `ratio` is not checked, because PNM images can compress 1000-fold.
-        trailing_bytes: Maximum amount of data after the end of a tar archive.
+        trailing_bytes: Maximum number of bytes after the end of a tar archive.
         block_bytes: Disk space counted for each entry in addition to the size of its content.
     """
 
@@ -88,7 +88,7 @@ def unpack(
 
     Raises:
         SourceError: The checksum is wrong, the archive is corrupt or has an unknown format, or an entry is not allowed.
-            Nothing is left on disk.
+            In each case, nothing is left on disk.
     """
     digest = cached_sha256(archive)
     if sha256 is not None and digest != sha256:

@@ -1,4 +1,4 @@
-"""Computes file checksums and caches each checksum until the file changes.
+"""Computes file checksums and caches each one until its file changes.
 
 A file is considered unchanged if its size, modification time (mtime) and change time (ctime) are the same.
 """

@@ -123,7 +123,7 @@ def redact_url(url: str) -> str:
 
 
 def find_download(url: str, hash_prefix: str | None = None) -> Path | None:
-    """Returns the file that `fetch` downloaded from a URL; None if it is missing or has a different checksum."""
+    """Returns the file that `fetch` downloaded from a URL, or None if it is missing or has a different checksum."""
     target = _target(url)
     return target if target.is_file() and not Checksum(hash_prefix or "").mismatch(target) else None
 

@@ -1,7 +1,7 @@
 """Hugging Face datasets, converted to class folders in the cache.
 
 Datasets are loaded from the Hub, from folders written by `save_to_disk`, or from folders of files in a supported format
-such as Parquet. Dataset scripts are never run. Versions of `datasets` before 4 are rejected because they run scripts.
+such as Parquet. Dataset scripts are never run. Versions of `datasets` before 4 are rejected, as they can run scripts.
 """
 
 import hashlib
@@ -150,7 +150,7 @@ def _library_caches(datasets: ModuleType) -> list[Path]:
 def _load_splits(
     datasets: ModuleType, source: HuggingFaceSource, local: Path | None, scratch: Path
 ) -> Mapping[str, Table]:
-    """Loads all splits, keyed by name; the key is `.` if the dataset has no splits."""
+    """Loads all splits, keyed by name; a dataset without splits has the single key `.`."""
     if local is None and Path(source.name).exists():
         raise SourceError(
             f"the current folder contains {source.name!r}, which would be read instead of the Hub dataset; use "

@@ -45,7 +45,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
 
 
 def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Returns the path of a CSV, TSV or Parquet manifest, downloading it if necessary. Images are not downloaded.
+    """Returns the path of a CSV, TSV or Parquet manifest; downloads the manifest if necessary, but not its images.
 
     Raises:
         SourceError: The manifest does not exist, cannot be downloaded, or does not match `sha256`.

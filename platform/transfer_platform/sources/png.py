@@ -26,7 +26,7 @@ def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
 
 
 def _zlib_stored(data: bytes) -> bytes:
-    """Returns an uncompressed zlib stream (RFC 1950). zlib's block sizes would vary between versions."""
+    """Returns an uncompressed zlib stream (RFC 1950). zlib is not used: its block sizes vary between versions."""
     stream = b"\x78\x01"
     for start in range(0, len(data), _LARGEST_BLOCK):
         block = data[start : start + _LARGEST_BLOCK]

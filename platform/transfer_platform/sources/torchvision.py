@@ -68,7 +68,7 @@ def _write(name: str, folder: Path, progress: Progress) -> None:
 
 
 def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
-    """Downloads a published file and copies or unpacks it to where torchvision expects it."""
+    """Downloads a published file and copies or unpacks it into the folder that torchvision reads."""
     folder = root / file.folder
     folder.mkdir(parents=True, exist_ok=True)
     _unpack_or_copy(_fetch(file, progress), folder, progress)
@@ -78,7 +78,7 @@ def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
 
 
 def _fetch(file: PublishedFile, progress: Progress) -> Path:
-    """Downloads a file from the first available URL. A mirror can be a copy of a torchvision `root` folder."""
+    """Downloads a file from the first available URL. A copy of a torchvision `root` folder can serve as a mirror."""
     mirror_path = f"{file.folder}/{file.name}".lstrip("/")
     failures = []
     for url in file.urls:

@@ -213,4 +213,4 @@ TABLE: Mapping[str, TorchvisionDataset] = {
     "SVHN": TorchvisionDataset(_split_list_files, _TRAIN_TEST, classes=_DIGITS),
     "USPS": TorchvisionDataset(_split_list_files, _TRAIN_OR_NOT, classes=_DIGITS),
 }
-"""Datasets, keyed by the name in recipes: the torchvision class name, optionally with a slash and a variant."""
+"""Datasets, keyed by their names in recipes: a torchvision class name, optionally followed by a slash and a variant."""

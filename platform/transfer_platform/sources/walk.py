@@ -34,7 +34,7 @@ class FolderContents:
         files: Regular files, including links that may be followed.
         folders: Direct subfolders, including links to folders.
         ignored: Hidden files and folders, and those created by file managers. Ignored folders are not searched.
-        problems: Problems with unreadable folders, unreadable files, rejected links and special files, keyed by path.
+        problems: Descriptions of unreadable folders and files, rejected links and special files, keyed by path.
     """
 
     files: list[FoundFile] = field(default_factory=list)
@@ -44,7 +44,7 @@ class FolderContents:
 
 
 def is_ignored(name: str) -> bool:
-    """Returns whether a name belongs to a hidden file or folder, or is listed in `IGNORED_NAMES`."""
+    """Returns True if a name belongs to a hidden file or folder, or is listed in `IGNORED_NAMES`."""
     return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 

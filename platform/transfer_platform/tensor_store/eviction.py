@@ -25,7 +25,7 @@ RESERVE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A finished or unfinished segment; `last_use` is the Unix time at which any of its rows were last requested."""
+    """A finished or unfinished segment; `last_use` is the Unix time of the last request for any of its rows."""
 
     path: Path
     size: int
@@ -34,7 +34,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Total size and number of the files that `clear` removed, and the addresses it skipped because of locks."""
+    """Total size and number of the files that `clear` removed, and the addresses it skipped because of a lock."""
 
     bytes: int
     files: int
@@ -103,7 +103,7 @@ def evict(
     The caller must hold the lock for `address`. Files in `keep` are not removed.
 
     Raises:
-        StoreFullError: Removing files would not free enough space; nothing was removed.
+        StoreFullError: Evicting files would not free enough space, so no files were removed.
         StoreUnwritableError: The folder is not writable.
     """
     files, free = list_files(folder), free_bytes(folder)
@@ -127,7 +127,7 @@ def evict(
 
 
 def remove_unfinished(folder: Path, address: str) -> None:
-    """Removes segments that terminated processes left unfinished. The caller must hold the lock for `address`."""
+    """Removes unfinished segments left behind by terminated processes. The caller must hold the lock for `address`."""
     with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if locks.acquire(path.parent.name):
@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, address: str) -> None:
 
 
 def _remove(path: Path, locked_address: str = "") -> None:
-    """Removes a file, and its address folder if that is now empty and does not belong to `locked_address`."""
+    """Removes a file. Also removes the address folder if it is now empty and is not that of `locked_address`."""
     path.unlink(missing_ok=True)
     if path.parent.name != locked_address:
         with suppress(OSError):  # not empty

@@ -54,7 +54,7 @@ class InMemoryRows:
 
 
 class MappedRows:
-    """Rows in memory-mapped files. Mapped pages are dropped whenever `resident_bytes` bytes have been read."""
+    """Rows in memory-mapped files. Mapped pages are dropped after every `resident_bytes` bytes that are read."""
 
     def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
         self.spec, self._resident_bytes = spec, resident_bytes

@@ -5,7 +5,7 @@
     footer            JSON: shape, dtype, keys and the CRC-32 of every row
     last 24 bytes     footer length (8), footer CRC-32 (8), magic (8); little-endian
 
-The metadata follows the rows, so rows can be written as they are computed. `docs/architecture.md` explains
+The metadata comes after the rows so that rows can be written as they are computed. `docs/architecture.md` explains
 why safetensors is not used.
 """
 
@@ -32,7 +32,7 @@ from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row in bytes. It is one cache line, so rows that fill whole cache lines are aligned."""
+"""Offset of the first row, in bytes; the size of a cache line, so that rows that fill whole cache lines are aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """Options that avoid keeping a file descriptor open for each mapping; available since Python 3.13."""

@@ -14,11 +14,11 @@ from transfer_platform.tensor_store.rows import RowLocation
 from transfer_platform.tensor_store.segment import RowSpec, Segment, open_segment
 
 MAX_THREADS = 4
-"""Maximum number of threads that verify segments, each with one segment in memory. Four threads saturate most disks."""
+"""Maximum number of threads that verify segments; each holds one segment in memory. Four saturate most disks."""
 
 
 class SegmentFolder:
-    """The segments at one address. The folder need not exist. Segments that do not match `spec` count as corrupt."""
+    """The segments at one address. The folder need not exist. Segments not matching `spec` are considered corrupt."""
 
     def __init__(self, folder: Path, spec: RowSpec) -> None:
         self.folder, self._spec = folder, spec

@@ -1,1 +1,1 @@
-"""Trains and evaluates the trials of a study."""
+"""Trains and evaluates the networks of a study's trials."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transfer_model.classifier import save
-from transfer_model.model_config import MAX_OOD_SCORE, ModelConfig, OodThreshold
+from transfer_model.model_json import MAX_OOD_SCORE, ModelConfig, OodThreshold
 from transfer_model.network import Network
 from transfer_model.ood import OodScorer, ood_threshold
 from transfer_platform.evaluation.calibration import fit_temperature

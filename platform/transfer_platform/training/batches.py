@@ -16,7 +16,7 @@ from transfer_platform.loading.image_loader import ImageLoader
 from transfer_platform.loading.sampler import ViewSchedule, batch_indices, repeat_counts
 from transfer_platform.partition.split import Partition
 from transfer_platform.tensor_store.rows import Rows
-from transfer_platform.training.feature_extraction import from_row_order
+from transfer_platform.training.stored_features import from_row_order
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs (B, ...) on the network's device; class indices (B,) and optional image weights (B,) on the CPU."""

@@ -17,7 +17,7 @@ def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, 
     counts = torch.bincount(labels, minlength=classes)
     ratio = float(counts.max() / counts.min())
     resolved = "balanced" if ratio > IMBALANCE_RATIO else "none"
-    say(f"class_weights: auto uses {resolved}: the largest class has {ratio:.2f} times as many images as the smallest")
+    say(f"class_weights: auto is {resolved}: the largest and smallest classes differ by a factor of {ratio:.2f}")
     return config.model_copy(update={"class_weights": resolved})
 
 

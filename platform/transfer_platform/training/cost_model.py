@@ -12,7 +12,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.disk_cache import DiskCache
 
 DISK_BYTES_PER_SECOND = 1e9
-"""Assumed read and write speed of the store, typical of an SSD. Rows that fit in memory are read faster."""
+"""Assumed read and write speed of the store; typical of an SSD. Rows that fit in memory are read faster."""
 _NAMESPACE = "costs"
 
 
@@ -42,7 +42,7 @@ class StudyCosts:
     rows: int
     """Number of rows to store, one per image or view."""
     uses: int
-    """Total number of row uses (reads or recomputations) over all trials, epochs and folds."""
+    """Total number of times that rows are read or recomputed, over all trials, epochs and folds."""
     measured: MeasuredCost
     """Measured cost per image."""
 
@@ -83,7 +83,7 @@ def save_cost(key: CostKey, cost: MeasuredCost) -> None:
 
 
 def load_cost(key: CostKey) -> MeasuredCost | None:
-    """Returns the cached cost measured on this machine with the installed PyTorch version, or None."""
+    """Returns the cached cost measured on this machine with the installed PyTorch version, or None if there is none."""
     cache_key = _cache_key(key)
     value = DiskCache(_NAMESPACE).get([cache_key]).get(cache_key)
     return None if value is None else MeasuredCost(**json.loads(value))

@@ -18,9 +18,9 @@ from transfer_platform.tensor_store.rows import Rows
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import FeatureInputs, ImageInputs, InputSource
 from transfer_platform.training.cost_model import study_costs
-from transfer_platform.training.feature_extraction import ComputedFeatures, FrozenPrefix, stored_features
 from transfer_platform.training.network_cache import CachedNetwork
 from transfer_platform.training.profile import measure_cost
+from transfer_platform.training.stored_features import ComputedFeatures, FrozenPrefix, stored_features
 
 FeatureRows = tuple[Rows, Rows | None]
 """Features of all original images, and features of the augmented training images (None without augmentation)."""

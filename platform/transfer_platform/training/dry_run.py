@@ -1,6 +1,6 @@
 """Dry run that tests training, saving and serving before the first trial.
 
-Without the dry run, a model that cannot be trained or saved might not cause an error until after hours of training.
+Without the dry run, a model that cannot be trained or saved might not cause an error until hours into training.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ import torch
 from transfer_model.architecture import Architecture
 from transfer_model.classifier import Classifier, save
 from transfer_model.errors import ModelError, UnreadableImageError, cause
-from transfer_model.model_config import MAX_OOD_SCORE, OodThreshold
+from transfer_model.model_json import MAX_OOD_SCORE, OodThreshold
 from transfer_model.ood import OodScorer
 from transfer_platform.errors import TrainingError
 from transfer_platform.progress import Say
@@ -23,11 +23,11 @@ from transfer_platform.training.trial_trainer import TrialTrainer
 
 
 def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say) -> list[Recipe]:
-    """Computes gradients with each recipe; returns, for each backbone, the first recipe that can be trained.
+    """Computes gradients for each recipe; returns, for each backbone, the first recipe that can be trained.
 
     Args:
         trainer: Trainer of the study.
-        recipes: Recipes without search ranges, such as one for each backbone and each value of `freeze_through`.
+        recipes: Recipes without search ranges; for example, one for each backbone and value of `freeze_through`.
         say: Receives a message for each recipe that cannot be trained.
 
     Raises:
@@ -46,7 +46,7 @@ def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say)
         except (RuntimeError, ValueError) as error:  # would end the study in a trial, after hours
             raise TrainingError(f"{backbone}, frozen through {stage}, cannot be trained: {cause(error)}") from error
     if not trainable:
-        raise TrainingError("\n  ".join(["no trial of this recipe can be trained:", *failures]))
+        raise TrainingError("\n  ".join(["no network of the recipe can be trained:", *failures]))
     for failure in failures:
         say(f"trials with this network will fail: {failure}")
     return list(trainable.values())
@@ -56,7 +56,7 @@ def dry_run_serving(trainer: TrialTrainer, recipes: Iterable[Recipe], folder: Pa
     """Saves, loads and serves the untrained network of each recipe; temporary files are written to `folder`.
 
     Raises:
-        TrainingError: A network cannot be served; the message names it.
+        TrainingError: A network cannot be served; the message names its backbone.
     """
     for recipe in recipes:
         try:

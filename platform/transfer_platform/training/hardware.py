@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @cache
 def describe_hardware(device: torch.device) -> dict[str, str]:
-    """Returns a device's name and the versions of its driver and libraries or, for a CPU, its instruction set.
+    """Returns the name of a GPU and its driver and library versions, or the name and instruction set of a CPU.
 
     For example, `{"gpu": "NVIDIA T4", "gpu_driver": "580.65.06", "cuda": "13.0", "cudnn": "92400"}`.
     """

@@ -41,9 +41,9 @@ class FitResult:
     """Result of a trial.
 
     Attributes:
-        logits: Validation logits (N, C) at the best epoch; with cross-validation, out-of-fold logits of all training
+        logits: Validation logits (N, C) from the best epoch; with cross-validation, out-of-fold logits of all training
             images.
-        weights: Trained tensors at the best epoch, keyed as in the state dict; empty with cross-validation.
+        weights: Trained tensors from the best epoch, keyed by name as in the state dict; empty with cross-validation.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -94,7 +94,7 @@ def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOpt
     """Trains one network per fold and computes metrics from out-of-fold logits.
 
     Every image is in the validation set of exactly one fold. Each epoch is completed for all folds before the next
-    epoch starts. All folds start from the weights of `network`, which are overwritten; do not use them afterwards.
+    epoch starts. All folds start from the weights of `network`; these weights are overwritten and not restored.
 
     Raises:
         DivergedError: The loss of a fold is not finite.

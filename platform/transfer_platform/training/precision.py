@@ -108,7 +108,7 @@ def _step(network: Network, device: torch.device, batch_size: int, trainable: bo
 
 
 def _lower_precision(device: torch.device) -> str | None:
-    """Returns the lower precision to compare with float32, or None on a CPU that can only emulate it slowly."""
+    """Returns the lower precision to compare with float32, or None on a CPU that would have to emulate it."""
     if device.type == "cpu":
         return None if _emulates_bfloat16() else "bfloat16"
     if device.type == "cuda":
@@ -118,7 +118,7 @@ def _lower_precision(device: torch.device) -> str | None:
 
 
 def _emulates_bfloat16() -> bool:
-    """Returns True if the CPU has no bfloat16 instructions, so timing even one emulated step would take too long."""
+    """Returns True if the CPU has no bfloat16 instructions; timing even one emulated step would then take too long."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -8,8 +8,8 @@ from transfer_model.architecture import Architecture
 from transfer_model.network import NetworkSpec
 from transfer_platform.training.cost_model import CostKey, MeasuredCost, save_cost
 from transfer_platform.training.device import choose_device, synchronize
-from transfer_platform.training.feature_extraction import PREFIX_BATCH, FrozenPrefix
 from transfer_platform.training.network_cache import prepare_network
+from transfer_platform.training.stored_features import PREFIX_BATCH, FrozenPrefix
 
 ROUNDS = 3
 """Number of timed forward passes; the shortest time is used, because the machine may be busy during some passes."""

@@ -1,4 +1,4 @@
-"""Trains one network per trial from a recipe without search ranges."""
+"""Trains the networks of a study's trials."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -29,7 +29,7 @@ from transfer_platform.training.precision import autocast, select_precision
 
 
 class TrialTrainer:
-    """Trains the networks of all trials in a study; the trials share networks, features and images.
+    """Trains the networks of all trials in a study; trials share cached networks, features and images.
 
     Args:
         splits: Images of the study.

@@ -49,7 +49,7 @@ def upgrade_tables(engine: Engine) -> None:
 
 
 def is_read_only(engine: Engine) -> bool:
-    """Returns whether the database is a read-only SQLite file."""
+    """Returns True if the database is a read-only SQLite file."""
     return engine.dialect.name == "sqlite" and not is_writable(Path(str(engine.url.database)))
 
 

@@ -2,7 +2,7 @@
 
     python -I _supervised.py COMMAND [ARGUMENT ...]      (standard input must be a pipe)
 
-The parent process writes nothing to the pipe. When it ends, even after `kill -9`, the pipe closes, and this script
+The parent process writes nothing to the pipe. When it ends or is killed (`kill -9`), the pipe closes, and this script
 kills the command and its child processes. This module is run as a script, never imported.
 """
 

@@ -28,7 +28,7 @@ from transfer_model import builtin_networks
 from transfer_model.backbones import BUILTIN
 from transfer_model.catalog import resolve
 from transfer_model.errors import ModelError, cause
-from transfer_model.model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
+from transfer_model.model_json import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.ood import REFERENCE_FILE
 from transfer_registry.errors import RegistryError
 from transfer_registry.files import atomic_folder
@@ -80,12 +80,12 @@ class _RegisteredFiles:
     config: ModelConfig
 
     def load_classifier(self) -> Classifier:
-        """Loads the classifier with the code that was registered with the model."""
+        """Loads the classifier, using the code that was registered with the model."""
         return cast("Classifier", load_pyfunc(self.uri, self.folder).unwrap_python_model().classifier)
 
 
 class _ExportedModel(nn.Module):
-    """Network that maps resized pixels to predictions. Creating it moves the classifier to the CPU."""
+    """Network that maps resized pixels to predictions. Creating this network moves the classifier to the CPU."""
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()

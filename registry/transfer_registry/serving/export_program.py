@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer_model.model_config import ModelConfig
+from transfer_model.model_json import ModelConfig
 from transfer_registry.errors import RegistryError
 
 PROGRAM_FILE = "classify.py"
@@ -101,7 +101,7 @@ def _modules(code: Path) -> set[Path]:
 
 
 def _imported(module: Path) -> Iterator[str]:
-    """Yields the names of the modules that a module imports from its own package, including inside functions."""
+    """Yields the names of modules that a module imports from its own package, including imports inside functions."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield from [node.module] if node.module else [alias.name for alias in node.names]

@@ -3,7 +3,7 @@
 from transfer_model import catalog
 from transfer_model.backbones import BUILTIN, TORCHVISION, timm_cfg
 from transfer_model.intensity import describe
-from transfer_model.model_config import ModelConfig
+from transfer_model.model_json import ModelConfig
 from transfer_model.network import NetworkSpec
 from transfer_model.structure import find_structure
 from transfer_registry.serving.export_program import program
@@ -21,15 +21,15 @@ _ONNX = """\
 |---|---|---|---|
 | input | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as described below |
 | output | `probabilities` | float32 (N, {count}) | calibrated, in the same order as `classes` |
-| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; above {threshold:.4g}, the image is unknown |
+| output | `ood_score` | float32 (N,) | out-of-distribution score (0 to 2); images above {threshold:.4g} are unknown |
 
 The batch size N is arbitrary. The graph computes in float32{precision}.
 
 ## Preprocessing
 
 {steps}
-4. Do not normalize: `(x / 255 - mean) / std` with the per-channel mean {mean} and standard deviation {std} is
-   part of the graph.
+4. Do not normalize: the graph itself computes `(x / 255 - mean) / std` with the per-channel mean {mean}
+   and standard deviation {std}.
 
 ## Program
 
@@ -38,7 +38,7 @@ pip install {requirements} onnxruntime
 python classify.py IMAGE...
 ```
 
-`classify.py` prepares images with the registered model's own code, in `image_preprocessing/`. With another version
+`classify.py` prepares images with the registered model's own code (`image_preprocessing/`). With another version
 of Pillow, pixels may differ slightly from those of the registered model. The program prints one JSON line per image:
 
 ```python
@@ -123,7 +123,7 @@ def safetensors_readme(config: ModelConfig) -> str:
 
 
 def _build_call(spec: NetworkSpec) -> str:
-    """Returns the call that builds the same network as `transfer_model.backbones` without this project."""
+    """Returns a call that does not need this project and builds the same network as `transfer_model.backbones`."""
     backbone = catalog.resolve(spec.backbone)
     if backbone.library == BUILTIN:
         keywords = ", ".join(f"{name}={value!r}" for name, value in backbone.options.items())

@@ -23,7 +23,7 @@ from transfer_registry.model_uri import model_uri
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A registered model, loaded with the code that was registered with it.
+    """A registered model, loaded using the code that was registered with it.
 
     `uri` may contain an alias. Probabilities have one column per class, in the order of `classes` (C).
     """

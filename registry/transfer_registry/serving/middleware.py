@@ -115,7 +115,7 @@ class _SafeResponse:
 
 
 def _model_error(body: bytes) -> tuple[str, str]:
-    """Returns the message and code of a model error, or empty strings for an MLflow error, which may quote the request.
+    """Returns the message and code of a model error; empty for an MLflow error, which may quote the request.
 
     A model error (`transfer_model.pyfunc.RequestError`) is recognized by its two keys, `error_code` and `message`.
     """

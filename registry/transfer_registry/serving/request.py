@@ -11,7 +11,7 @@ from typing import NoReturn, TypeGuard
 
 import pandas as pd
 
-from transfer_model.model_config import MAX_OOD_SCORE
+from transfer_model.model_json import MAX_OOD_SCORE
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -152,5 +152,5 @@ def _split_values(value: object) -> list[object] | None:
 
 
 def _are_labels(value: object) -> TypeGuard[list[object]]:
-    """Returns True for a list that contains no list or dictionary; pandas treats nested lists as multi-level labels."""
+    """Returns True if a list has no nested list or dictionary, because pandas reads these as multi-level labels."""
     return isinstance(value, list) and not any(isinstance(label, (list, dict)) for label in value)

@@ -12,7 +12,7 @@ import torch
 
 from transfer_model.architecture import Architecture
 from transfer_model.classifier import Classifier, ClassifierOutput
-from transfer_model.model_config import MAX_OOD_SCORE
+from transfer_model.model_json import MAX_OOD_SCORE
 from transfer_model.network import Network
 from transfer_model.ood import OodScorer
 from transfer_platform.data.splits import Splits

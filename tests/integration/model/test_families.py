@@ -21,7 +21,7 @@ import torchvision
 from transfer_model.builtin_networks import NETWORKS
 from transfer_model.classifier import save
 from transfer_model.decode import decode
-from transfer_model.model_config import ModelConfig, OodThreshold
+from transfer_model.model_json import ModelConfig, OodThreshold
 from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing

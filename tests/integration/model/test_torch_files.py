@@ -245,7 +245,7 @@ def test_a_changed_byte_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{"a": {"b": {"c": {"w": torch.ones(2)}}}}, [{"w": torch.ones(2)}]])
 def test_the_message_about_missing_tensors_says_where_they_are_expected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="a checkpoint, in which it is nested in at most 2 mappings"):
+    with pytest.raises(WeightsError, match="a checkpoint in which one is nested in at most 2 mappings"):
         read_state_dicts(tmp_path / "weights.pth")
 
 

@@ -48,7 +48,7 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
     import torch
 
     from transfer_model.classifier import Classifier, save
-    from transfer_model.model_config import ModelConfig, OodThreshold
+    from transfer_model.model_json import ModelConfig, OodThreshold
     from transfer_model.network import NetworkSpec, build_network
     from transfer_model.ood import OodScorer
     from transfer_model.preprocessing import Preprocessing

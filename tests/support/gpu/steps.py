@@ -12,9 +12,9 @@ from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_platform.errors import is_out_of_memory
 from transfer_platform.partition.split import partition_network
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.training.feature_extraction import FrozenPrefix
 from transfer_platform.training.hardware import describe_hardware
 from transfer_platform.training.precision import fastest_precision, select_precision
+from transfer_platform.training.stored_features import FrozenPrefix
 
 GPUS = (torch.device("cuda:0"), torch.device("cuda:1"))
 RECIPE = Recipe.model_validate(

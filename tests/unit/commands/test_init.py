@@ -273,7 +273,7 @@ def test_few_images_of_a_class_are_in_train_and_test(fill) -> None:
 def test_no_recipe_lies_among_the_images(fill, monkeypatch) -> None:
     monkeypatch.chdir(fill(ant=30, bee=30))
     with pytest.raises(
-        StorageError, match=r"inside the image folder; use --out to pass a file elsewhere, for example .*photos\.yaml"
+        StorageError, match=r"inside the image folder; use --out to write it elsewhere, for example to .*photos\.yaml"
     ):
         write_first_recipe(".")
     assert load_recipe(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer_model.model_config import MAX_OOD_SCORE, ModelConfig, OodThreshold
+from transfer_model.model_json import MAX_OOD_SCORE, ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.evaluation.model_card import model_card

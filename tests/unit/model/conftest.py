@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from transfer_model.classifier import Classifier, save
-from transfer_model.model_config import ModelConfig, OodThreshold
+from transfer_model.model_json import ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec, build_network
 from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transfer_model import catalog
 from transfer_model.architecture import Architecture, Options
 from transfer_model.errors import BackboneOptionError, ModelError
-from transfer_model.model_config import ModelConfig, OodThreshold
+from transfer_model.model_json import ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 

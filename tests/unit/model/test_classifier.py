@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transfer_model.classifier import ACCELERATOR_BATCH, Classifier, save
 from transfer_model.decode import decode
 from transfer_model.errors import ModelError, UnreadableImageError, WeightsError
-from transfer_model.model_config import ModelConfig
+from transfer_model.model_json import ModelConfig
 from transfer_model.network import build_network
 from transfer_model.ood import OodScorer
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer_model.model_config import MAX_OOD_SCORE
+from transfer_model.model_json import MAX_OOD_SCORE
 from transfer_model.ood import RESOLUTION, OodScorer, ood_threshold
 
 

@@ -63,26 +63,23 @@ OTHER_CONTENT = {
     "folder": (lambda path: path.mkdir(), "is a folder; specify a weights file in it"),
     "0xff": (
         lambda path: path.write_bytes(b"\xff" * 1000),
-        "is neither a safetensors nor a torch file, because it starts",
+        "is neither a safetensors nor a torch file: it starts with",
     ),
-    "zeros": (
-        lambda path: path.write_bytes(bytes(1000)),
-        "is neither a safetensors nor a torch file, because it starts",
-    ),
+    "zeros": (lambda path: path.write_bytes(bytes(1000)), "is neither a safetensors nor a torch file: it starts with"),
     "html": (
         lambda path: path.write_bytes(b"<html>404"),
-        "because it starts with '<html>404'; download or copy it again",
+        "torch file: it starts with '<html>404'; download or copy it again",
     ),
     "git lfs": (
         lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1"),
         "with 'version https://git-",
     ),
-    "json": (lambda path: path.write_text(json.dumps({"weight_map": {}})), "because it starts with '{"),
-    "tar": (write_tar, "because it starts with '././@PaxHeader'; download"),
+    "json": (lambda path: path.write_text(json.dumps({"weight_map": {}})), "torch file: it starts with '{"),
+    "tar": (write_tar, "torch file: it starts with '././@PaxHeader'; download"),
     "numpy": (write_numpy, r"not written by torch\.save: it contains w\.npy; if it"),
     "zip": (write_zip, r"not written by torch\.save: it contains weights\.pth; if it"),
     "half of a safetensors file": (half_of(write_safetensors), r"reading it fails \(.+\); download or copy it again"),
-    "half of a torch file": (half_of(write_torch), "is not complete: .* its end is missing; download or copy it again"),
+    "half of a torch file": (half_of(write_torch), "is incomplete: .* its end is missing; download or copy it again"),
 }
 
 

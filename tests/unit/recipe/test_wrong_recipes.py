@@ -170,7 +170,7 @@ CASES = {
     "a range of words": (
         continued("  optimizer: {low: 1, high: 2}\nsearch: {}\n"),
         12,
-        "training.optimizer: low and high require a numeric field; to search this field, use {choices: [a, b]}",
+        "training.optimizer: low and high require a numeric field; to tune this field, use {choices: [a, b]}",
     ),
     "choice that is none": (
         continued("  schedule:\n    choices:\n      - cosine\n      - cosin\nsearch: {}\n"),

@@ -42,7 +42,7 @@ def listed(tmp_path: Path) -> Path:
 def test_a_file_that_was_added_is_damage(listed: Path, name: str) -> None:
     (listed / name).parent.mkdir(exist_ok=True)
     (listed / name).touch()
-    assert find_damage(listed) == [f"{name} was added after the model was registered (delete it)"]
+    assert find_damage(listed) == [f"{name} was added after the model was registered, so delete it"]
 
 
 @pytest.mark.parametrize("target", ["package", "nothing"])
@@ -50,12 +50,12 @@ def test_a_link_that_was_added_is_damage(listed: Path, tmp_path: Path, target: s
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
     (listed / "code" / "numpy").symlink_to(tmp_path / target)
-    assert find_damage(listed) == ["code/numpy was added after the model was registered (delete it)"]
+    assert find_damage(listed) == ["code/numpy was added after the model was registered, so delete it"]
 
 
 def test_a_hidden_link_that_was_added_is_damage(listed: Path, tmp_path: Path) -> None:
     (listed / "code" / ".numpy").symlink_to(tmp_path)
-    assert find_damage(listed) == ["code/.numpy was added after the model was registered (delete it)"]
+    assert find_damage(listed) == ["code/.numpy was added after the model was registered, so delete it"]
 
 
 FIND_DAMAGE = """

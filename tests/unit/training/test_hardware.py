@@ -11,8 +11,8 @@ import torch
 
 from transfer_platform.commands.run_report import log_machine
 from transfer_platform.training import hardware
-from transfer_platform.training.feature_extraction import FrozenPrefix
 from transfer_platform.training.hardware import describe_hardware
+from transfer_platform.training.stored_features import FrozenPrefix
 
 CUDA = torch.device("cuda", 1)
 T4 = {"gpu": "NVIDIA T4", "gpu_driver": "580.65.06", "cuda": "13.0", "cudnn": "92400"}

@@ -234,8 +234,8 @@ def test_auto_class_weights_depend_on_the_imbalance_and_are_reported(counts, exp
     automatic = recipe(tmp_path, class_weights="auto").training
     assert resolve_class_weights(automatic, labels, CLASSES, messages.append).class_weights == expected
     assert messages == [
-        f"class_weights: auto uses {expected}: "
-        f"the largest class has {max(counts) / 20:.2f} times as many images as the smallest"
+        f"class_weights: auto is {expected}: "
+        f"the largest and smallest classes differ by a factor of {max(counts) / 20:.2f}"
     ]
     plain = recipe(tmp_path).training
     assert resolve_class_weights(plain, labels, CLASSES, messages.append) is plain

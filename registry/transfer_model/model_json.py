@@ -23,7 +23,7 @@ WEIGHTS_FILE = "weights.safetensors"
 FORMAT = 2
 PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_OOD_SCORE = 2.0
-"""Largest possible out-of-distribution score (a cosine distance); if used as the threshold, no image is flagged."""
+"""Largest possible out-of-distribution score (a cosine distance); a threshold with this value flags no image."""
 
 _T = TypeVar("_T")
 

@@ -1,4 +1,4 @@
-"""Duplicates and near duplicates of synthetic thumbnails."""
+"""Near duplicates among synthetic thumbnails."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from scipy.sparse.csgraph import connected_components
 
 from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.data.image_stats import HEADER_DTYPE, ImageStats
-from transfer_platform.inspection.duplicates import (
+from transfer_platform.inspection.near_duplicates import (
     MAX_BRIGHTNESS_DIFFERENCE,
     MAX_COLOR_DIFFERENCE,
     MIN_CORRELATION,
-    exact_duplicates,
     group_similar,
     near_duplicates,
     similar_images,
@@ -205,13 +204,3 @@ def test_groups_are_those_of_comparing_all_pairs(seed) -> None:
     found = group_similar(headers, hashes, shuffled, block=(8, 20), pairs_at_once=7)
     assert found == [members for members in expected if len(members) > 1]
     assert len(found) > 3
-
-
-def test_identical_files_with_two_labels_are_reported_in_any_splits() -> None:
-    same = [ImageRecord(f"/{name}", name, "0" * 64) for name in ("ant", "bee")]
-    for allowed in (frozenset(), frozenset({Path("/bee")})):
-        found = {each.kind: each for each in exact_duplicates({"train": same[:1], "test": same[1:]}, allowed)}
-        assert found["duplicate with another label"].detail == "train/ant and test/bee"
-        assert ("duplicate across splits" in found) == (not allowed)
-    [found_within] = exact_duplicates({"train": same})
-    assert found_within.kind == "duplicate with another label"

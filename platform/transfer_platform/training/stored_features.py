@@ -55,7 +55,7 @@ class FrozenPrefix:
 
 
 def to_row_order(features: Tensor) -> Tensor:
-    """Permutes feature maps (B, F, H, W) to their memory order (B, H, W, F); returns other tensors unchanged."""
+    """Permutes feature maps (B, F, H, W) to their order in memory, (B, H, W, F); returns other tensors unchanged."""
     return features.permute(0, 2, 3, 1) if features.ndim == 4 else features
 
 
@@ -65,7 +65,7 @@ def from_row_order(rows: Tensor) -> Tensor:
 
 
 class ComputedFeatures:
-    """Features computed on every use, bitwise identical to those from `stored_features`.
+    """Features computed each time they are used, bitwise identical to those from `stored_features`.
 
     Args:
         prefix: Network prefix, always run with the number of PyTorch threads in effect when this object was created.
