@@ -1,4 +1,4 @@
-"""Parallel scan of image files; imports no heavy modules so that workers start quickly."""
+"""Parallel scan of image files; imports few modules so that workers start fast."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Splits:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's labels and image bytes, and of the weights in train, regardless of names and order."""
+        """SHA-256 of each split's labels and image bytes, and of the weights in train, in any order."""
         return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property
