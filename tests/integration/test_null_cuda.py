@@ -102,7 +102,19 @@ def _compile(sources: Path, folder: Path) -> None:
     headers, home, driver = folder / "headers", folder / "home", folder / "driver"
     driver.mkdir()
     package = "nvidia-cuda-crt==" + torch.version.cuda + ".*"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", headers, "--no-deps", package]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--retries",
+        "1",
+        "--target",
+        headers,
+        "--no-deps",
+        package,
+    ]
     if (error := _failure(install)) is not None:
         pytest.skip(f"the headers of the CUDA runtime without a GPU cannot be installed: {error}")
     includes = [
