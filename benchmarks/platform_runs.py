@@ -1,4 +1,4 @@
-"""Measured `platform run` processes: the shipped recipe on local photographs.
+"""Measured `platform run` processes on local photographs of ants and bees.
 
 Imports no library before the measured processes have ended, like `harness`.
 """
@@ -15,7 +15,10 @@ from typing import Any
 
 from harness import BIN, REPOSITORY, ProcessResult, environment, run_process
 
+TRAINED = REPOSITORY / "benchmarks" / "ants_bees_trained.yaml"
+"""Recipe with a head that is trained for 20 trials of 15 epochs."""
 SHIPPED = REPOSITORY / "recipes" / "ants_bees.yaml"
+"""Recipe with heads that are solved, on three backbones."""
 VALIDATION = 0.2
 """Share of train/ used for validation by the platform and by the loops it is compared with."""
 PLACEHOLDER_IMAGE = "train/ants/imageNotFound.gif"
@@ -41,20 +44,21 @@ class StudyResult:
     test_accuracy: float
 
 
-def ants_bees_recipe(photos: Path, **changes: object) -> dict[str, Any]:
-    """Returns the shipped recipe with local photographs as the source.
+def ants_bees_recipe(photos: Path, base: Path = TRAINED, **changes: object) -> dict[str, Any]:
+    """Returns a recipe with local photographs as the source.
 
     Args:
         photos: Folder with train/ and val/.
+        base: `TRAINED` or `SHIPPED`.
         changes: Fields, with `__` instead of the dot: `training__epochs=3`. None removes a field or section.
     """
     from ruamel.yaml import YAML
 
-    recipe: dict[str, Any] = YAML(typ="safe").load(SHIPPED)
+    recipe: dict[str, Any] = YAML(typ="safe").load(base)
     exclude = [PLACEHOLDER_IMAGE] if (photos / PLACEHOLDER_IMAGE).exists() else []
     local = {
         "dataset__source": str(photos),
-        "dataset__splits": {"train": "train", "validation": VALIDATION, "test": "val"},
+        "dataset__splits": {**recipe["dataset"]["splits"], "train": "train", "test": "val"},
         "dataset__exclude": exclude,
     }
     for field, value in {**local, **changes}.items():

@@ -90,7 +90,7 @@ def _run(options: Namespace, recipe: dict[str, Any], folder: Path, name: str) ->
 
 
 def search_recipe(options: Namespace) -> dict[str, Any]:
-    """Returns the shipped recipe, changed to execute all epochs of all trials and to register nothing."""
+    """Returns the recipe with a trained head, changed to execute all epochs of all trials and to register nothing."""
     return ants_bees_recipe(
         options.photos,
         backbone__freeze_through="all",
@@ -144,9 +144,7 @@ def _process_row(name: str, runs: Runs) -> dict[str, Any]:
 
 def _shipped(options: Namespace, folder: Path) -> list[dict[str, Any]]:
     """Measures the shipped recipe on local photographs, with and without promotion."""
-    shipped = ants_bees_recipe(
-        options.photos, dataset__splits__validation=_shipped_validation(), training__precision=options.precision
-    )
+    shipped = ants_bees_recipe(options.photos, SHIPPED)
     subfolder = folder / "shipped"
     cold = _run(options, shipped, subfolder, "cold")
     warm = _run(options, shipped, subfolder, "warm")
@@ -157,12 +155,6 @@ def _shipped(options: Namespace, folder: Path) -> list[dict[str, Any]]:
         _process_row("shipped recipe without promotion, warm", [bare]),
         {"run": "promotion (difference)", "seconds": warm[0].seconds - bare[0].seconds},
     ]
-
-
-def _shipped_validation() -> object:
-    from ruamel.yaml import YAML
-
-    return YAML(typ="safe").load(SHIPPED)["dataset"]["splits"]["validation"]
 
 
 if __name__ == "__main__":

@@ -212,6 +212,13 @@ class Network(nn.Module):
             module.eval()
         return self
 
+    @torch.no_grad()
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Sets the weights (C, F) and biases (C,) of the main head."""
+        classifier = self._main_head().classifier
+        classifier.weight.copy_(weight.view_as(classifier.weight))
+        cast("Tensor", classifier.bias).copy_(bias)
+
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the trainable parameters of the new heads, including auxiliary heads."""
         return (p for name in self._head_names() for p in self._head(name).parameters() if p.requires_grad)

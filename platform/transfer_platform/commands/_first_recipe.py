@@ -10,13 +10,14 @@ from transfer_platform.data.split_layout import ResolvedSplits
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.report import warning_counts
+from transfer_platform.plurals import counted
 from transfer_platform.recipe.resolve import yaml_scalar
 from transfer_platform.recipe.schema import IMBALANCE_RATIO, FoldsConfig, IntensityRange
 
-MIN_VALIDATION_IMAGES = 30
+MIN_VALIDATION_IMAGES = 400
 """Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
-LARGE_TRAINING_SET = 2000
-"""With at least this many training images, larger batches save time without reducing accuracy."""
+MANY_IMAGES = 5000
+"""With at least this many training images, only one backbone is used, because features take minutes to extract."""
 MAX_EXCLUDED = 20
 """Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
@@ -85,7 +86,7 @@ def render_recipe(dataset: InspectedDataset, name: str, source: str, file_name: 
         (f"name: {yaml_scalar(name)}", "study and MLflow experiment"),
         ("", ""),
         *_dataset(dataset, source),
-        *_network(),
+        *_network(dataset),
         *_training(dataset),
         *_search(dataset),
         *_promotion(dataset, name),
@@ -100,7 +101,7 @@ def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
     yield f"training and validation: {_classes(dataset.training_counts)}"
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
-        yield f"excluded: {bad} file{'s' * (bad > 1)} that cannot be used"
+        yield f"excluded: {counted(bad, 'file')} that cannot be used"
     if dataset.unusable:
         listed = [f"{printable(name)} ({reason})" for name, reason in dataset.unusable.items()]
         more = f" and {len(listed) - MAX_LISTED_CLASSES} more" if len(listed) > MAX_LISTED_CLASSES else ""
@@ -142,22 +143,22 @@ def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
         yield "  on_bad_image: skip", f"{bad} files cannot be used; `platform data` lists them"
 
 
-def _network() -> Iterator[Line]:
-    yield "backbone:", ""
-    yield "  name: efficientnet_lite0", "small; its weights are installed with the package"
-    yield "  freeze_through: all", "trains only the head: fast and unlikely to overfit; try blocks.4 next"
+def _network(dataset: InspectedDataset) -> Iterator[Line]:
+    yield "backbone:", "weights of these networks are installed with the package"
+    if sum(dataset.training_counts.values()) < MANY_IMAGES:
+        yield "  name: {choices: [efficientnet_lite0, efficientnet_lite1, efficientnet_lite2]}", ""
+    else:
+        yield ("  name: efficientnet_lite0", "efficientnet_lite2 is more accurate, but takes about twice as long")
+    yield "  freeze_through: all", "features are extracted once; to fine-tune, set kind: linear and try blocks.4"
     yield "", ""
     yield "head:", ""
-    yield "  dropout: {low: 0.0, high: 0.5, step: 0.1}", ""
+    yield "  kind: {choices: [logistic, ridge]}", "solved exactly for many penalties, which takes seconds"
     yield "", ""
 
 
 def _training(dataset: InspectedDataset) -> Iterator[Line]:
-    batches = "[64, 128]" if sum(dataset.training_counts.values()) >= LARGE_TRAINING_SET else "[16, 32]"
     yield "training:", ""
-    yield "  epochs: 15", "cheap: features are extracted once and only the head is trained"
-    yield f"  batch_size: {{choices: {batches}}}", ""
-    yield "  learning_rate: {low: 1e-4, high: 1e-2, log: true}", "the most important hyperparameter, so it is tuned"
+    yield "  precision: float32", "exact features; a faster format would save little, because they are extracted once"
     if dataset.is_imbalanced:
         (largest, most), *_, (smallest, fewest) = Counter(dataset.training_counts).most_common()
         sizes = f"{printable(largest)} has {most} images, {printable(smallest)} {fewest}"
@@ -167,7 +168,7 @@ def _training(dataset: InspectedDataset) -> Iterator[Line]:
 
 def _search(dataset: InspectedDataset) -> Iterator[Line]:
     yield "search:", ""
-    yield "  trials: 20", "increase this number to extend the same study"
+    yield "  trials: 20", "at most one trial for each combination of choices"
     if dataset.is_imbalanced:
         yield "  metric: validation/macro_recall", "macro-averaged recall"
     else:

@@ -209,7 +209,7 @@ def _study_table(recipe: Recipe) -> Table:
     text = "auto: the first run on this machine measures which format is fastest" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
-    table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")
+    table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}{_solved_heads(recipe)}")
     for field, space in search_ranges(recipe).items():
         table.add_row(f"searched: {field}", _as_text(space))
     if recipe.promotion is None:
@@ -217,6 +217,12 @@ def _study_table(recipe: Recipe) -> Table:
     else:
         table.add_row("registered as", recipe.promotion.model)
     return table
+
+
+def _solved_heads(recipe: Recipe) -> str:
+    kinds = recipe.head.kind.choices if isinstance(recipe.head.kind, Choice) else (recipe.head.kind,)
+    solved = [kind for kind in kinds if kind != "linear"]
+    return f"; solved without epochs: {', '.join(solved)}" if solved else ""
 
 
 def _as_text(value: object) -> str:

@@ -167,7 +167,9 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
         "worst_mistakes": figures.worst_mistakes(predictions),
     }
     if best:
-        images["learning_curves"] = figures.learning_curves({name: best.metric_history(name) for name in CURVES})
+        history = {name: points for name in CURVES if (points := best.metric_history(name))}
+        xlabel = "epoch" if "train/loss" in history else "number of the hyperparameter value of the solved head"
+        images["learning_curves"] = figures.learning_curves(history, xlabel)
     run.log_figures(images, FOLDER)
     run.log_table(report.class_table(predictions), f"{FOLDER}/classes.json")
     run.log_table(predictions.table(), f"{FOLDER}/predictions.json")

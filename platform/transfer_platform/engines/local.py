@@ -15,6 +15,7 @@ from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training import checkpoint
 from transfer_platform.training.failures import trial_failures
 from transfer_platform.training.loop import EpochResult, FitResult
+from transfer_platform.training.solved_head import SOLVERS
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 
 LOGITS = "validation.logits"
@@ -61,7 +62,8 @@ class LocalEngine(Engine):
             if epoch.number > last_logged:
                 run.log_metrics(epoch.metrics, epoch.number)
             self._report_progress(trial.number, recipe, epoch)
-            trial.report(epoch.number, epoch.metrics[self._objective.metric])
+            if recipe.head.kind == "linear":  # a solved head is finished when its first result is reported
+                trial.report(epoch.number, epoch.metrics[self._objective.metric])
 
         with _ending(run), trial_failures("training"):
             result = self._trainer.train(recipe, after_epoch)
@@ -100,7 +102,10 @@ class LocalEngine(Engine):
     def _report_progress(self, number: int, recipe: Recipe, epoch: EpochResult) -> None:
         metrics = ("train/loss", self._objective.metric)
         text = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in metrics if name in epoch.metrics)
-        self._progress(Step("trial", epoch.number, recipe.training.epochs, "epochs", f"{number}: {text}"))
+        total, unit = recipe.training.epochs, "epochs"
+        if solver := SOLVERS.get(recipe.head.kind):
+            total, unit = len(solver.values), "values"
+        self._progress(Step("trial", epoch.number, total, unit, f"{number}: {text}"))
 
 
 @contextmanager

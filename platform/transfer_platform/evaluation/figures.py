@@ -52,7 +52,7 @@ def calibration(predictions: Predictions) -> Figure:
     return figure
 
 
-def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]], xlabel: str = "epoch") -> Figure:
     """Plots the metrics of one trial, given as (epoch, value) pairs, with losses in a separate panel."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     losses, others = figure.subplots(1, 2)
@@ -60,7 +60,7 @@ def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figur
         axes = losses if metric.endswith("/loss") else others
         axes.plot(*zip(*points, strict=True), marker=".", label=metric)
     for axes in (losses, others):
-        axes.set(xlabel="epoch")
+        axes.set(xlabel=xlabel)
         axes.legend()
     return figure
 

@@ -34,7 +34,7 @@ _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
 """Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
 
-_LATER_FIELDS = (("backbone", "options"), ("head", "label_map"), ("training", "plateau"))
+_LATER_FIELDS = (("backbone", "options"), ("head", "kind"), ("head", "label_map"), ("training", "plateau"))
 """Fields that were added after the first studies. They do not affect a study's identity if they have default values."""
 
 

@@ -33,6 +33,11 @@ _WEIGHTS = ("backbone", "weights")
 _LABEL_MAP = ("head", "label_map")
 _GATE = ("promotion", "gate")
 _UNBOUNDED_METRICS = ("test/loss", "served/latency_ms", "served/size_mb")
+_GRADIENT_DESCENT = {
+    ("head", "dropout"),
+    *(path for path in value_fields() if path[0] == "training" and path[1] not in ("class_weights", "label_smoothing")),
+}
+"""Fields that have no effect on a solved head."""
 _EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
 
 
@@ -86,6 +91,7 @@ def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
     yield from _oversized_fractions(fields)
     yield from _long_warmups(fields)
     yield from _impossible_thresholds(fields)
+    yield from _solved_head_errors(fields)
 
 
 def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
@@ -160,6 +166,30 @@ def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:
             if bound is not None and (bound < 0 or (bounded and bound > 1)):
                 allowed = "between 0 and 1 (not a percentage)" if bounded else "at least 0"
                 yield FieldError((*path, name), f"must be {allowed}, but got {bound}")
+
+
+def _solved_head_errors(fields: ValidFields) -> Iterator[FieldError]:
+    kinds = [*fields.possible_values("head.kind").values()]
+    solved = [kind for kind in kinds if kind != "linear"]
+    if not solved:
+        return
+    reason = f"head.kind: {solved[0]} is solved on the features of the whole backbone"
+    for path, stage in fields.possible_values("backbone.freeze_through").items():
+        if stage != "all":
+            yield FieldError(path, f"must be all, but is {stage}, because {reason}")
+    if fields.get("training.sampling") == "balanced":
+        fix = "use class_weights: balanced"
+        yield FieldError(("training", "sampling"), f"balanced has no effect, because {reason}; {fix}")
+    if fields.get("head.label_map"):
+        yield FieldError(_LABEL_MAP, f"has no effect, because {reason}; remove it or use head.kind: linear")
+    if len(solved) < len(kinds):
+        return
+    if fields.get("dataset.augmentation") not in (None, "none"):
+        message = f"has no effect, because {reason} of the original images; remove it or use head.kind: linear"
+        yield FieldError(("dataset", "augmentation"), message)
+    for path in fields.ranges():
+        if path in _GRADIENT_DESCENT:
+            yield FieldError(path, f"a range has no effect, because {reason}; remove it")
 
 
 def _source_errors(source: str, folder: Path) -> Iterator[FieldError]:

@@ -15,11 +15,12 @@ from transfer_platform.search.study import Study
 def study_figures(study: Study) -> dict[str, Any]:
     """Returns the figures `history`, `pruning` and `importance`, keyed by name.
 
-    Includes `pruning` only if trials are pruned, and `importance` only for searches with at least two completed trials.
+    Includes `pruning` only if trials reported values to the pruner, and `importance` only if at least two trials of a
+    search completed.
     """
     optuna_study = study.optuna_study
     functions: dict[str, Callable[[OptunaStudy], Any]] = {"history": plots.plot_optimization_history}
-    if study.pruning:
+    if any(trial.intermediate_values for trial in optuna_study.get_trials(deepcopy=False)):
         functions["pruning"] = plots.plot_intermediate_values
     completed = optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if study.space and len(completed) > 1:

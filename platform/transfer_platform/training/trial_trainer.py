@@ -14,6 +14,7 @@ from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.intensity import as_intensity
 from transfer_platform.data.splits import Splits
+from transfer_platform.errors import TrainingError
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
 from transfer_platform.recipe.label_map import label_rows, pretrained_labels
@@ -23,10 +24,11 @@ from transfer_platform.training.batches import InputSource, TrialData
 from transfer_platform.training.class_weights import resolve_class_weights
 from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
-from transfer_platform.training.failures import trial_failures
+from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
 from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.precision import autocast, select_precision
+from transfer_platform.training.solved_head import SolvedHead
 
 
 class TrialTrainer:
@@ -79,8 +81,10 @@ class TrialTrainer:
         """
         cached = self._cached_network(recipe)
         inputs = self._inputs(recipe, cached)
-        network = cached.reset(recipe.seed, recipe.head.dropout)
         data = self._trial_data(recipe, inputs)
+        if recipe.head.kind != "linear":
+            return self._solve(recipe, data, after_epoch)
+        network = cached.reset(recipe.seed, recipe.head.dropout)
         options = FitOptions(self._training_config(recipe), self.precision, objective(recipe), after_epoch)
         with threads_for(recipe.training.batch_size * inputs.elements):
             if self.splits.folds:
@@ -127,6 +131,7 @@ class TrialTrainer:
         network = self.untrained_network(recipe)
         size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
         images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
+        _require_solvable(recipe, network)
         cached.trainable.train()
         with trial_failures("first step"), autocast(self.device, self.precision):
             logits, auxiliary_logits = network.forward_with_auxiliary(images)
@@ -192,7 +197,27 @@ class TrialTrainer:
         labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)
         return label_rows(recipe.head.label_map, labels, self.splits.classes)
 
+    def _solve(self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None]) -> FitResult:
+        folds = self._fold_data(data) if self.splits.folds else [data]
+        result = self._solved_head(recipe).fit(folds, objective(recipe), after_value)
+        if self.splits.folds:
+            return result
+        self._refit(recipe, data, result.best.number)
+        return replace(result, weights=self._cached_network(recipe).trainable.copy())
+
+    def _solved_head(self, recipe: Recipe) -> SolvedHead:
+        network = self.untrained_network(recipe)
+        _require_solvable(recipe, network)
+        features = self.features(recipe, network, range(len(self.splits.development)))
+        return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
+
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
+        """Trains a network for a number of epochs, or solves its head for the value with this number."""
+        if recipe.head.kind != "linear":
+            solution = self._solved_head(recipe).refit(data, epochs)
+            network = self.untrained_network(recipe)
+            network.set_head(*solution)
+            return network.eval()
         network = self.untrained_network(recipe)
         with threads_for(recipe.training.batch_size * data.inputs.elements):
             refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
@@ -208,7 +233,7 @@ class TrialTrainer:
         if key not in self._networks:
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
             rows = [row for rows in self._label_rows(recipe) for row in rows]
-            with trial_failures(str(architecture)):
+            with trial_failures(str(architecture), SMALLER_IMAGES):
                 self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device, rows)
             if summary := self._networks[key].network.weights_summary:
                 self._say_once(f"{architecture}: {summary}")
@@ -245,6 +270,14 @@ class TrialTrainer:
             )
             for fold in range(self.splits.fold_count)
         ]
+
+
+def _require_solvable(recipe: Recipe, network: Network) -> None:
+    if recipe.head.kind != "linear" and not network.head_is_output:
+        raise TrainingError(
+            f"head.kind: {recipe.head.kind} is impossible, because the logits of {recipe.backbone.architecture} are "
+            "not the output of a single head; use head.kind: linear"
+        )
 
 
 def _image_weights(splits: Splits) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,6 +54,18 @@ def workplace(folder: Path, mirror: Path | None = None) -> Workplace:
             "PLATFORM_CACHE": str(folder.parent / "cache"),
         },
     )
+
+
+@pytest.fixture(scope="session")
+def few(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty training and ten test photographs per class."""
+    folder = tmp_path_factory.mktemp("few")
+    for split, count in (("train", 20), ("val", 10)):
+        for label in ("ants", "bees"):
+            (folder / split / label).mkdir(parents=True)
+            for path in sorted((photographs / split / label).glob("*.jpg"))[:count]:
+                shutil.copy(path, folder / split / label)
+    return folder
 
 
 @pytest.fixture(scope="session")

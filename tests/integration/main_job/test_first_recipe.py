@@ -19,7 +19,7 @@ def test_a_first_recipe_runs_as_it_was_written(photographs, workplaces) -> None:
     text = (place.folder / "hymenoptera_data.yaml").read_text()
     assert re.search(r"^    test: val +# the only held-out folder", text, re.MULTILINE)
     out, err = place.run("platform", "run", "hymenoptera_data.yaml", *QUICK)
-    assert "images: 196 train, 49 validation, 153 test" in err
+    assert "images: 245 train, 153 test" in err
     assert float(re.search(r"test/accuracy\W+(0\.\d+)", out)[1]) > 0.7
 
 

@@ -37,7 +37,8 @@ def client(flagship, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 def test_it_ends_with_a_champion(flagship) -> None:
     _, out = flagship
     accuracy = float(re.search(r"test/accuracy (0\.\d+)", out)[1])
-    assert accuracy >= 0.90
+    assert accuracy >= 0.9608, "147 of 153 images, as with scikit-learn's LogisticRegression on these features"
+    assert float(re.search(r"test/loss (0\.\d+)", out)[1]) <= 0.09
     assert "ants-bees version 1 is champion" in out
     assert re.search(r"^passed +serving parity: ", out, re.MULTILINE)
 
@@ -48,14 +49,14 @@ def test_one_parent_run_and_a_child_for_every_trial(client: MlflowClient) -> Non
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run not in parents]
     assert len(parents) == 1
-    assert sorted(int(run.data.tags["platform.trial"]) for run in children) == list(range(20))
+    assert sorted(int(run.data.tags["platform.trial"]) for run in children) == list(range(6))
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
-    states = {run.data.tags["platform.state"]: run.info.status for run in children}
-    assert states.items() <= {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.items()
-    assert "PRUNED" in states
-    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}, "nothing is left running"
+    assert {run.data.tags["platform.state"] for run in children} == {"COMPLETE"}
+    assert {run.info.status for run in runs} == {"FINISHED"}, "nothing is left running"
+    searched = {(run.data.params["backbone.name"], run.data.params["head.kind"]) for run in children}
+    assert len(searched) == 6, "every combination was tried once"
     assert {entry.dataset.name for entry in parents[0].inputs.dataset_inputs} == {"ants-bees"}
-    assert len(parents[0].inputs.dataset_inputs) == 3
+    assert len(parents[0].inputs.dataset_inputs) == 2, "train and test: with folds, no images are set aside"
 
 
 def test_the_parent_run_tells_the_whole_story(client: MlflowClient) -> None:

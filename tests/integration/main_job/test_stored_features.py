@@ -24,18 +24,7 @@ from transfer_platform.training.loop import FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 BACKBONE = "efficientnet_lite0"
-
-
-@pytest.fixture(scope="session")
-def few(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty training and ten test photographs per class."""
-    folder = tmp_path_factory.mktemp("few")
-    for split, count in (("train", 20), ("val", 10)):
-        for label in ("ants", "bees"):
-            (folder / split / label).mkdir(parents=True)
-            for path in sorted((photographs / split / label).glob("*.jpg"))[:count]:
-                shutil.copy(path, folder / split / label)
-    return folder
+TRAINED = Path(__file__).parents[3] / "benchmarks" / "ants_bees_trained.yaml"
 
 
 def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
@@ -170,7 +159,7 @@ def run_of(place: object, few: Path, *more: str) -> str:
         *more,
     ]
     arguments = [part for override in overrides for part in ("-o", override)]
-    out, err = place.run("platform", "run", "ants_bees", *arguments)
+    out, err = place.run("platform", "run", TRAINED, *arguments)
     return out + err
 
 
@@ -190,7 +179,7 @@ def test_two_concurrent_studies_compute_features_once(few, workplaces: Callable,
     both = [workplaces("one"), workplaces("other")]
     for place in both:
         place.environment["PLATFORM_CACHE"] = str(tmp_path / "shared")
-    arguments = ["platform", "run", "ants_bees", "-o", "search.trials=2", "-o", "training.epochs=1"]
+    arguments = ["platform", "run", TRAINED, "-o", "search.trials=2", "-o", "training.epochs=1"]
     arguments += ["-o", "promotion=null", "-o", "backbone.freeze_through=blocks.2"]
     arguments += ["-o", _dataset(few)]
     differing = ("seed=1", "head.dropout=0.25")

@@ -25,4 +25,4 @@ def test_the_plan_says_that_grayscale_images_get_three_channels() -> None:
     formats: dict[str, list[object]] = {"format": ["PNG"], "mode": ["L"], "train": [7], "test": [2]}
     counts = {"train": {"o": 4, "ki": 3}, "test": {"o": 2}}
     inspection = Inspection(Path(), ("ki", "o"), counts, (), {}, formats, {})
-    assert summary(inspection).endswith("; 9 grayscale images are converted to three equal channels")
+    assert summary(inspection).endswith("; 9 grayscale images converted to three equal channels")

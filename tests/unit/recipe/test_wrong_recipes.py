@@ -71,7 +71,11 @@ CASES = {
         "head.weight_decay: unknown field; did you mean 'training.weight_decay'?",
     ),
     "another tool's word": (changed("learning_rate", "lr"), 11, "did you mean 'learning_rate'?"),
-    "nothing like it": (continued("head: {zzz: 1}\n"), 12, "head.zzz: unknown field; allowed fields in head: dropout"),
+    "nothing like it": (
+        continued("head: {zzz: 1}\n"),
+        12,
+        "head.zzz: unknown field; allowed fields in head: kind, dropout",
+    ),
     "gate metric without its split": (
         continued("promotion:\n  model: m\n  gate:\n    accuracy: {at_least: 0.9}\n"),
         15,
@@ -96,12 +100,12 @@ CASES = {
     "empty section": (
         continued("search:\nhead:\n"),
         13,
-        "head: the section is empty; add at least one field (dropout, label_map) or remove the section",
+        "head: the section is empty; add at least one field (kind, dropout, label_map) or remove the section",
     ),
     "a value for a section": (
         continued("head: 0.5\n"),
         12,
-        "must be a section (allowed fields: dropout, label_map), but got 0.5",
+        "must be a section (allowed fields: kind, dropout, label_map), but got 0.5",
     ),
     # Values of the wrong type.
     "text for a number": (changed("1e-4", "fast"), 11, 'must be a number, but got "fast"'),
@@ -276,6 +280,11 @@ CASES = {
         "head.label_map.bees[1]: efficientnet_lite0: the label 'ant' is listed twice; remove one",
     ),
     "class without labels": (continued("head:\n  label_map: {ants: []}\n"), 13, "head.label_map.ants: "),
+    "labels for a solved head": (
+        changed("resnet18", "efficientnet_lite0") + "head:\n  kind: ridge\n  label_map: {ants: [ant]}\n",
+        14,
+        "head.label_map: has no effect, because head.kind: ridge is solved on the features of the whole backbone; ",
+    ),
     "labels of random weights": (
         changed("resnet18", "resnet18\n  weights: none") + "head:\n  label_map: {ants: [ant]}\n",
         14,
@@ -308,6 +317,27 @@ CASES = {
         continued("  warmup_epochs: 4\n"),
         12,
         "the warm-up (4 epochs) is longer than training (3 epochs)",
+    ),
+    "solved head on unfrozen layers": (
+        changed("name: resnet18", "name: resnet18\n  freeze_through: layer3") + "head: {kind: ridge}\n",
+        9,
+        "must be all, but is layer3, because head.kind: ridge is solved on the features of the whole backbone",
+    ),
+    "search of a field that a solved head lacks": (
+        changed("1e-4", "{low: 1e-4, high: 1e-2}") + "head: {kind: {choices: [logistic, lda]}}\nsearch: {}\n",
+        11,
+        "training.learning_rate: a range has no effect, because head.kind: logistic is solved",
+    ),
+    "augmentation for a solved head": (
+        changed("  source: embedded:digits", "  source: embedded:digits\n  augmentation: light")
+        + "head: {kind: lda}\n",
+        4,
+        "of the original images; remove it or use head.kind: linear",
+    ),
+    "balanced sampling for a solved head": (
+        continued("  sampling: balanced\nhead: {kind: prototype}\n"),
+        12,
+        "use class_weights: balanced",
     ),
     "accuracy in per cent": (
         continued("promotion: {model: m, gate: {test/accuracy: {at_least: 90}}}\n"),

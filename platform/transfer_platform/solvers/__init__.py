@@ -1,0 +1,1 @@
+"""Linear classifiers that are solved to convergence on fixed features."""

@@ -1,0 +1,59 @@
+"""Linear discriminant analysis with shrinkage, and nearest class means."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from transfer_platform.solvers.linear_path import LinearPath, weighted_mean
+
+
+def lda_path(features: Tensor, targets: Tensor, weights: Tensor, values: Sequence[float]) -> LinearPath:
+    """Returns linear discriminants for each shrinkage g and each weighting.
+
+    The covariance S within classes, pooled over all images, is replaced by `(1 - g) * S + g * trace(S) / F * I`, as in
+    scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=g)`. With soft targets, an image belongs to
+    each class with its probability. One eigendecomposition per weighting gives the solutions for all values.
+
+    Args:
+        features: Features (N, F).
+        targets: Class probabilities (N, C); every class needs a positive total weight.
+        weights: Weights of the images (K, N); one row for each fold.
+        values: V shrinkages, above 0 and at most 1.
+    """
+    shrinkages = torch.as_tensor(values, dtype=torch.float64)
+    solutions = [_lda(features.double(), targets.double(), row.double(), shrinkages) for row in weights]
+    return LinearPath.stacked(solutions)
+
+
+def _lda(features: Tensor, targets: Tensor, weights: Tensor, shrinkages: Tensor) -> tuple[Tensor, Tensor]:
+    mean, width = weighted_mean(features, weights), features.shape[1]
+    features = features - mean
+    rotation: Tensor | None = None
+    if len(features) < width:  # the class means lie in the span of the images
+        rotation, triangle = torch.linalg.qr(features.T)
+        features = triangle.T
+    shares = targets * (weights / weights.sum())[:, None]
+    priors = shares.sum(dim=0)
+    means = (shares / priors).T @ features
+    # sum_c shares_c (x - mean_c)(x - mean_c)^T = sum x x^T - sum_c priors_c mean_c mean_c^T
+    rows = torch.cat([features * shares.sum(dim=1).sqrt()[:, None], means])
+    signs = torch.cat([torch.ones(len(features)), -priors]).to(rows)
+    eigenvalues, vectors = torch.linalg.eigh(rows.T @ (rows * signs[:, None]))
+    eigenvalues = eigenvalues.clamp(min=0)
+    shrunk = (1 - shrinkages[:, None]) * eigenvalues + shrinkages[:, None] * (eigenvalues.sum() / width)
+    weight = ((means @ vectors) / shrunk[:, None]) @ vectors.T
+    bias = priors.log() - (weight * means).sum(dim=2) / 2
+    weight = weight if rotation is None else weight @ rotation.T
+    return weight, bias - weight @ mean
+
+
+def prototype_path(features: Tensor, targets: Tensor, weights: Tensor) -> LinearPath:
+    """Returns the nearest class mean by Euclidean distance as a linear classifier, for each weighting (V = 1).
+
+    `-|x - mean_c|^2 / 2` is `mean_c x - |mean_c|^2 / 2` up to a term that is equal for all classes. See `lda_path` for
+    the arguments.
+    """
+    shares = targets.double() * weights.double()[:, :, None]
+    means = (shares / shares.sum(dim=1, keepdim=True)).mT @ features.double()
+    return LinearPath(means[None], -means.square().sum(dim=2)[None] / 2)

@@ -1,0 +1,227 @@
+"""Heads that are solved exactly on the features of a frozen backbone.
+
+Unlike a head that is trained step by step, such a head does not depend on a learning rate or a number of epochs. A
+solver returns the heads for all values of its hyperparameter and all folds in one go; in a trial, each value takes the
+place of an epoch.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from transfer_platform.errors import TrainingError
+from transfer_platform.evaluation.calibration import fit_temperature
+from transfer_platform.evaluation.metrics import scores
+from transfer_platform.recipe.schema import TrainingConfig
+from transfer_platform.solvers.discriminant import lda_path, prototype_path
+from transfer_platform.solvers.linear_path import LinearPath
+from transfer_platform.solvers.logistic import logistic_path
+from transfer_platform.solvers.out_of_fold import out_of_fold_path
+from transfer_platform.solvers.ridge import ridge_path
+from transfer_platform.training.batches import TrialData
+from transfer_platform.training.class_weights import balanced_weights
+from transfer_platform.training.loop import EpochResult, FitResult, Objective
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Linear classification of N images with F features and C classes in K folds.
+
+    Attributes:
+        features: Features (N, F).
+        targets: Class probabilities (N, C).
+        weights: Weights of the training images (K, N); 0 for an image that is held out.
+        folds: Index (N,) of the fold that holds out each image; -1 for images that are never held out.
+    """
+
+    features: Tensor
+    targets: Tensor
+    weights: Tensor
+    folds: Tensor
+
+
+@dataclass(frozen=True)
+class HeadSolver:
+    """One way to solve a linear head.
+
+    Attributes:
+        solve: Returns the heads for V values of the hyperparameter and all folds.
+        hyperparameter: Name in metrics and messages.
+        values: Values of the hyperparameter for features whose mean squared distance from their mean is 1.
+        power: The value for features that are s times as large is `value * s**power`.
+        sharpness: Factor that brings the scores into the range of logits, so that temperature scaling can calibrate
+            them; None if the scores are calibrated logits already.
+        needs_all_classes: Whether every class needs a training image in every fold.
+    """
+
+    solve: Callable[[Problem, Sequence[float]], LinearPath]
+    hyperparameter: str
+    values: tuple[float, ...]
+    power: int
+    sharpness: float | None = None
+    needs_all_classes: bool = False
+
+    def held_out_logits(self, problem: Problem) -> Tensor:
+        """Returns the logits (V, N, C) of all images for all values; 0 for images that are never held out."""
+        path = self.solve(problem, self.values)
+        logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
+        for fold in range(len(problem.weights)):
+            held_out = problem.folds == fold
+            logits[:, held_out] = problem.features[held_out] @ path.weight[:, fold].mT + path.bias[:, fold, None]
+        return logits * (self.sharpness or 1.0)
+
+
+class _LogisticSolver(HeadSolver):
+    def held_out_logits(self, problem: Problem) -> Tensor:
+        """Interpolates between the solutions for some values, which is faster than to solve all of them."""
+        path = out_of_fold_path(problem.features, problem.targets, problem.folds, self.values, problem.weights)
+        logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
+        for index in range(len(self.values)):
+            logits[index, path.held_out] = path.logits(index).double()
+        return logits
+
+
+SOLVERS: Mapping[str, HeadSolver] = {
+    "logistic": _LogisticSolver(
+        lambda given, values: logistic_path(given.features, given.targets, given.weights, values),
+        "C",
+        tuple(10 ** (step / 8) for step in range(-8, 33)),
+        power=-2,
+    ),
+    "ridge": HeadSolver(
+        lambda given, values: ridge_path(given.features, given.targets, given.weights, values),
+        "alpha",
+        tuple(10 ** (step / 8) for step in range(-24, 25)),
+        power=2,
+        sharpness=10,
+    ),
+    "lda": HeadSolver(
+        lambda given, values: lda_path(given.features, given.targets, given.weights, values),
+        "shrinkage",
+        tuple(2**-step for step in range(12)),
+        power=0,
+        sharpness=0.1,
+        needs_all_classes=True,
+    ),
+    "prototype": HeadSolver(
+        lambda given, _values: prototype_path(given.features, given.targets, given.weights),
+        "none",
+        (1.0,),
+        power=0,
+        sharpness=10,
+        needs_all_classes=True,
+    ),
+}
+"""Solver of each `head.kind`, apart from `linear`, which is trained."""
+
+
+class SolvedHead:
+    """Solves the head of one trial.
+
+    Args:
+        kind: A key of `SOLVERS`.
+        features: Inputs of the head (N, F).
+        classes: Class names.
+        config: Only `class_weights` (not `auto`) and `label_smoothing` are used.
+    """
+
+    def __init__(self, kind: str, features: Tensor, classes: Sequence[str], config: TrainingConfig) -> None:
+        self._kind, self._solver, self._classes, self._config = kind, SOLVERS[kind], classes, config
+        rows = features.to("cpu", torch.float64)
+        self._scale = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean().sqrt()) or 1.0
+        self._features = rows / self._scale
+
+    def fit(
+        self, folds: Sequence[TrialData], objective: Objective, after_value: Callable[[EpochResult], None]
+    ) -> FitResult:
+        """Solves the head for every value and every fold; returns the value with the best metric on held-out images.
+
+        Args:
+            folds: Training and validation images of each fold; a single item if there is a validation split.
+            objective: Metric that ranks the values.
+            after_value: Called for each value, as for an epoch.
+
+        Returns:
+            The result, without weights. Its logits are those of all held-out images in ascending order of position.
+
+        Raises:
+            TrainingError: The head cannot be solved.
+        """
+        start = time.perf_counter()
+        problem = self._problem(folds)
+        held_out = problem.folds >= 0
+        labels = folds[0].labels[held_out]
+        try:
+            all_logits = self._solver.held_out_logits(problem)[:, held_out]
+        except ArithmeticError as error:
+            raise self._failure(error) from error
+        seconds = (time.perf_counter() - start) / len(all_logits)
+        results = []
+        for number, logits in enumerate(all_logits, start=1):
+            results.append(EpochResult(number, {**self._metrics(number, logits, labels), "seconds": seconds}))
+            after_value(results[-1])
+        best = results[0]
+        for result in results[1:]:
+            if objective.is_better(result.metrics[objective.metric], best.metrics[objective.metric]):
+                best = result
+        return FitResult(tuple(results), best, all_logits[best.number - 1].float())
+
+    def refit(self, data: TrialData, number: int) -> tuple[Tensor, Tensor]:
+        """Solves the head on the training images of `data` for one value, counted from 1.
+
+        Returns:
+            Weights (C, F) and biases (C,) for the original features.
+        """
+        try:
+            path = self._solver.solve(self._problem([data]), self._solver.values[number - 1 : number])
+        except ArithmeticError as error:
+            raise self._failure(error) from error
+        factor = self._solver.sharpness or 1.0
+        return path.weight[0, 0] * (factor / self._scale), path.bias[0, 0] * factor
+
+    def _problem(self, folds: Sequence[TrialData]) -> Problem:
+        smoothing, classes = self._config.label_smoothing, len(self._classes)
+        targets = (1 - smoothing) * functional.one_hot(folds[0].labels, classes).double() + smoothing / classes
+        numbers = torch.full_like(folds[0].labels, -1)
+        for number, fold in enumerate(folds):
+            numbers[list(fold.validation)] = number
+        return Problem(self._features, targets, torch.stack([self._image_weights(fold) for fold in folds]), numbers)
+
+    def _image_weights(self, fold: TrialData) -> Tensor:
+        """Returns the weight of each image in the loss (N,), with a mean of 1 over training images and 0 elsewhere."""
+        train = torch.tensor(fold.train)
+        labels = fold.labels[train]
+        if self._solver.needs_all_classes:
+            self._require_all_classes(labels)
+        used = torch.ones(len(train)) if fold.weights is None else fold.weights[train]
+        if self._config.class_weights == "balanced":
+            used = used * balanced_weights(labels, len(self._classes))[labels]
+        weights = torch.zeros(len(fold.labels), dtype=torch.float64)
+        weights[train] = used.double() / used.double().mean()
+        return weights
+
+    def _require_all_classes(self, labels: Tensor) -> None:
+        counts = torch.bincount(labels, minlength=len(self._classes))
+        if not counts.all():
+            missing = self._classes[int(counts.argmin())]
+            raise TrainingError(
+                f"head.kind: {self._kind} requires training images of every class in every fold, but a fold has none "
+                f"of {missing!r}; use head.kind: logistic, or add images of this class"
+            )
+
+    def _failure(self, error: ArithmeticError) -> TrainingError:
+        return TrainingError(f"head.kind: {self._kind}: {error}")
+
+    def _metrics(self, number: int, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Returns the validation metrics, after temperature scaling if the scores are not logits."""
+        solver = self._solver
+        temperature = 1.0 if solver.sharpness is None else fit_temperature(logits.numpy(), labels.numpy())
+        probabilities = functional.softmax(logits / temperature, dim=1)
+        metrics = {f"validation/{name}": value for name, value in scores(labels.numpy(), probabilities.numpy()).items()}
+        if len(solver.values) > 1:
+            metrics[f"head/{solver.hyperparameter}"] = solver.values[number - 1] * self._scale**solver.power
+        return metrics
