@@ -20,8 +20,7 @@ EXTRAPOLATED = 5
 ACCEPTED_ERROR = 5e-4
 """An interval between nodes is not divided if the interpolation over twice its length has a smaller error.
 
-The error of polynomials of degree 7 decreases faster with each halving: on features of CIFAR-10, where it is slowest,
-from 3e-2 to 6e-3, then to less than 5e-4, and to less than 5e-5.
+With this value, the largest error of 500 interpolated values was below 1e-4 on features of CIFAR-10 and photographs.
 """
 CHUNK_ELEMENTS = 2_000_000
 """Largest number of logits of all images, folds and values that are computed at the same time."""
