@@ -53,8 +53,11 @@ def open_ledger() -> Ledger:
     return Ledger.open(ledger_url(), registry_id())
 
 
-def require_ledger() -> None:
+def require_ledger(alternative: str = "") -> None:
     """Checks, without creating a local file, that the current registry's ledger can be opened and written to.
+
+    Args:
+        alternative: Appended to the remedy in the message about a ledger that cannot be written.
 
     Raises:
         StorageError: See `open_ledger`; also raised if a local ledger cannot be written.
@@ -62,8 +65,8 @@ def require_ledger() -> None:
     file = sqlite_file(ledger_url())
     if file and not (is_writable(file) if file.exists() else os.access(file.parent, os.W_OK)):
         raise StorageError(
-            f"the ledger {file} cannot be written, so no model can be promoted; allow this user to write the file and "
-            "its folder, or remove `promotion:` from the recipe"
+            f"the ledger {file} cannot be written, so the champion cannot be changed; allow this user to write the "
+            f"file and the folder {file.parent}{alternative}"
         )
     if file is None or file.exists():
         open_ledger().close()

@@ -75,18 +75,26 @@ class DataError(PlatformError):
 
 
 class MetadataError(DataError):
-    """The metadata file of an image folder cannot be used.
+    """The metadata files of an image folder cannot be used.
 
     Attributes:
-        file: Path of the metadata file.
-        problem: The error message without the remedy.
-        reason: The first line of `problem` without the path.
+        names: Paths of the metadata files relative to the dataset's folder, as in `dataset.exclude`.
+        reason: The error message without the path of the file; of several errors, the first.
     """
 
-    def __init__(self, error: DataError, file: Path, remedy: str) -> None:
-        super().__init__(f"{error}{remedy}")
-        self.file, self.problem = file, str(error)
-        self.reason = str(error).split("\n")[0].partition(f"{file} ")[2].partition(";")[0] or str(error)
+    def __init__(self, error: str, path: Path, names: Sequence[str]) -> None:
+        self._first, _, self._lines = error.partition("\n")
+        self.names = tuple(names)
+        self.reason = self._first.partition(f"{path} ")[2].partition(";")[0] or self._first
+        remedy = "to use the class folders instead, list this file in dataset.exclude"
+        if self._lines:
+            self.reason += f", such as {self._lines.splitlines()[0].strip()}"
+            remedy = "correct them, or list the file in dataset.exclude"
+        super().__init__(self.with_remedy(remedy))
+
+    def with_remedy(self, remedy: str) -> str:
+        """Returns the message with another remedy in its first line."""
+        return f"{self._first}; {remedy}" + (f":\n{self._lines}" if self._lines else "")
 
 
 class SourceError(DataError):

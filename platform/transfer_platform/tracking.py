@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from transfer_platform import paths
+from transfer_platform.progress import Say, silent
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
 from transfer_registry.mlflow_registry import STUDY_TAG, TRIAL_TAG
@@ -38,18 +39,20 @@ FLUSH_SECONDS = 2.0
 
 
 class Tracker:
-    """An experiment on the tracking server, created if it does not exist and restored if it was deleted.
+    """An experiment on the tracking server, created if it does not exist.
+
+    A deleted experiment is restored with its runs, because its name is reserved; `say` is then called with a message.
 
     Raises:
         StorageError: The tracking server or its database cannot be used.
     """
 
-    def __init__(self, experiment: str) -> None:
+    def __init__(self, experiment: str, say: Say = silent) -> None:
         try:
             mlflow_server.create_database()
             mlflow_server.require_original()
             self._client = MlflowClient()
-            self.experiment_id = self._get_or_create_experiment(experiment)
+            self.experiment_id = self._get_or_create_experiment(experiment, say)
         except MlflowException as error:
             raise StorageError(
                 f"cannot use MLflow at {mlflow_server.tracking_uri()}: {error.message}; "
@@ -82,13 +85,14 @@ class Tracker:
         """Returns the child run of a trial without resuming it, or None if there is no such run."""
         return self._find_run({MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)})
 
-    def _get_or_create_experiment(self, name: str) -> str:
+    def _get_or_create_experiment(self, name: str, say: Say) -> str:
         with FileLock(paths.studies_folder() / "mlflow.lock"):
             experiment = self._client.get_experiment_by_name(name)
             if experiment is None:
                 return str(self._client.create_experiment(name))
             if experiment.lifecycle_stage == LifecycleStage.DELETED:
                 self._client.restore_experiment(experiment.experiment_id)
+                say(f"the MLflow experiment {name!r} had been deleted; it was restored with its runs")
             return str(experiment.experiment_id)
 
     def _find_run(self, identity: Mapping[str, str]) -> Run | None:

@@ -164,8 +164,8 @@ def require_database() -> None:
             prepare_database(file)
         except DatabaseInUseError as error:
             problem = str(error) if changes.required else ""
-    elif changes and changes.required:
-        problem = f"{file} cannot be changed, because the file or its folder is read-only"
+    elif file and changes and changes.required:
+        problem = _read_only(file)
     if file and problem and not (selected and selected.problem):
         _use_copy(file, problem)
     elif selected and selected.problem and not problem:
@@ -177,9 +177,23 @@ def require_database() -> None:
 
 
 def require_original() -> None:
-    """Raises a `StorageError` if `require_database` has selected a temporary copy, in which changes would be lost."""
+    """Raises a `StorageError` if the local database cannot be changed.
+
+    If `require_database` has selected a temporary copy, changes would be lost.
+    """
+    from transfer_registry.sqlite_files import is_writable
+
     if (selected := _selected()) and selected.problem:
         raise StorageError(selected.problem)
+    if (file := database_file()) and file.exists() and not is_writable(file):
+        raise StorageError(_read_only(file))
+
+
+def _read_only(file: Path) -> str:
+    return (
+        f"{file} cannot be changed, because the file or its folder is read-only; "
+        f"allow this user to write the file and the folder {file.parent}, or use a copy of the folder"
+    )
 
 
 def _use_copy(file: Path, problem: str) -> None:

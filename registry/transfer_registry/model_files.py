@@ -106,6 +106,8 @@ def recorded_checksums(uri: str) -> str | None:
     Raises:
         RegistryError: The tag cannot be read, for example because the tracking server cannot be reached.
     """
+    if not uri.startswith("models:/"):
+        return None  # a client would create MLflow's database in the current folder
     client, source = MlflowClient(), uri
     try:
         while source.startswith("models:/"):

@@ -17,10 +17,17 @@ def tracker(isolated: Path) -> Tracker:
     return Tracker("ants-bees")
 
 
-def test_a_deleted_experiment_is_restored(tracker: Tracker) -> None:
+def test_a_deleted_experiment_is_restored_with_a_message(tracker: Tracker) -> None:
+    with tracker.start_study_run("earlier", {}) as earlier:
+        pass
     MlflowClient().delete_experiment(tracker.experiment_id)
-    again = Tracker("ants-bees")
+    said: list[str] = []
+    again = Tracker("ants-bees", said.append)
+    assert said == ["the MLflow experiment 'ants-bees' had been deleted; it was restored with its runs"]
     assert again.experiment_id == tracker.experiment_id
+    assert MlflowClient().get_run(earlier.run_id).info.lifecycle_stage == "active"
+    Tracker("ants-bees", said.append)
+    assert len(said) == 1
     with again.start_study_run("study", {}) as run:
         run.log_metrics({"a": 1.0})
 

@@ -20,6 +20,7 @@ from transfer_platform.cli.models import models
 from transfer_platform.cli.options import DEVICE, OVERRIDE, RECIPE
 from transfer_platform.cli.output import show
 from transfer_platform.errors import RecipeError
+from transfer_platform.plurals import counted
 from transfer_platform.tensor_store.errors import DISK_FULL_ERRNOS
 
 PORT = click.IntRange(0, 65535)
@@ -39,8 +40,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except RecipeError as error:
-            count = len(error.problems)
-            click.echo(f"{error}\n{count} problem{'s' * (count != 1)} in the recipe", err=True)
+            click.echo(f"{error}\n{counted(len(error.problems), 'problem')} in the recipe", err=True)
         except TransferError as error:
             click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:

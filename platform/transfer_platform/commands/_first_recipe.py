@@ -10,6 +10,7 @@ from transfer_platform.data.split_layout import ResolvedSplits
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.report import warning_counts
+from transfer_platform.plurals import counted
 from transfer_platform.recipe.resolve import yaml_scalar
 from transfer_platform.recipe.schema import IMBALANCE_RATIO, FoldsConfig, IntensityRange
 
@@ -100,7 +101,7 @@ def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
     yield f"training and validation: {_classes(dataset.training_counts)}"
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
-        yield f"excluded: {bad} file{'s' * (bad > 1)} that cannot be used"
+        yield f"excluded: {counted(bad, 'file')} that cannot be used"
     if dataset.unusable:
         listed = [f"{printable(name)} ({reason})" for name, reason in dataset.unusable.items()]
         more = f" and {len(listed) - MAX_LISTED_CLASSES} more" if len(listed) > MAX_LISTED_CLASSES else ""

@@ -3,9 +3,11 @@
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 
 from transfer_platform.commands._exclusions import find_exclusions
 from transfer_platform.commands._first_recipe import InspectedDataset, render_recipe, summary_lines
@@ -16,6 +18,7 @@ from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import FINDING_KINDS
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight
+from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig, SplitsConfig
@@ -90,12 +93,20 @@ def _require_free_place(out: Path, source: str) -> None:
     require_writable(out)
 
 
-def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDataset:
+def _inspect(
+    source: str, train: str | None, progress: Progress, metadata: Mapping[str, str] = MappingProxyType({})
+) -> InspectedDataset:
     """Inspects a dataset, excluding the classes and files that a run could not use.
 
     Uses cross-validation folds, if possible, when a validation fraction would hold out too few images.
+
+    Args:
+        source: Dataset source.
+        train: Folder that contains the class folders; None if it is to be detected.
+        progress: Called while data is downloaded, unpacked and read.
+        metadata: Metadata files to exclude, each mapped to the reason.
     """
-    exclude: dict[str, str] = {}
+    exclude = {**metadata}
     for _ in range(_MAX_ROUNDS):
         scanned = _open(source, train, exclude, progress)
         dataset = _inspected(scanned, exclude)
@@ -105,7 +116,13 @@ def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDat
         exclude |= found
     if dataset.inspection.errors:
         # Without a recipe that excludes them, skipped files are errors again: a class may have no other files.
-        raise DataError(_refusal(replace(dataset.inspection, quarantine={}), exclude))
+        inspection = replace(dataset.inspection, quarantine={})
+        missing = len(inspection.by_kind("missing"))
+        if missing and scanned.metadata_files:
+            reason = f"not used, because {counted(missing, 'image')} in it cannot be found"
+            with suppress(DataError):  # there are no class folders that could be used instead
+                return _inspect(source, train, progress, dict.fromkeys(scanned.metadata_files, reason))
+        raise DataError(_refusal(inspection, exclude))
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)), exclude)
@@ -120,12 +137,11 @@ def _open(source: str, train: str | None, exclude: dict[str, str], progress: Pro
     try:
         return open_dataset(config, Path(), progress)
     except MetadataError as error:
-        name = error.file.relative_to(Path(source).resolve()).as_posix()
-        excluded = {**exclude, name: f"not used, because it {error.reason}"}
+        excluded = {**exclude, **dict.fromkeys(error.names, f"not used, because it {error.reason}")}
         try:
             scanned = _open(source, train, excluded, progress)
         except DataError:  # there are no class folders that could be used instead
-            raise DataError(f"{error.problem}; correct the file, or move it out of the folder") from error
+            raise DataError(error.with_remedy("correct the file, or move it out of the folder")) from error
         exclude |= excluded
         return scanned
 

@@ -12,6 +12,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from transfer_platform import databases
+from transfer_platform.plurals import counted
 from transfer_registry import audit, manual, mlflow_server, overview
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import Ledger
@@ -69,16 +70,14 @@ def compare(one: str, other: str, *, as_json: bool = False) -> RenderableType | 
 def promote(name: str, override: str) -> str:
     """Makes a version the champion (see `manual.promote_version`)."""
     model, number = parse_version(name)
-    with _ledger() as ledger:
-        mlflow_server.require_original()
+    with _writable_ledger() as ledger:
         move = manual.promote_version(model, number, ledger, override)
     return f"{model} version {move.version} is champion; ledger entry {move.id}: {move.reason}"
 
 
 def rollback(model: str, reason: str) -> str:
     """Restores the previous champion (see `manual.roll_back`)."""
-    with _ledger() as ledger:
-        mlflow_server.require_original()
+    with _writable_ledger() as ledger:
         move = manual.roll_back(model, ledger, reason)
     return f"{model} version {move.version} is champion again; ledger entry {move.id}: {move.reason}"
 
@@ -92,7 +91,7 @@ def verify() -> str:
     """
     with _ledger() as ledger:
         differences = audit.verify(ledger)
-        entries = _count(len(ledger.entries()), "ledger entry", "ledger entries")
+        entries = counted(len(ledger.entries()), "ledger entry", "ledger entries")
     files = audit.verify_files()
     if problems := (*differences, *files.damage):
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -100,7 +99,7 @@ def verify() -> str:
     unchecked = f"; not checked (no recorded checksums): {', '.join(files.unchecked)}" if files.unchecked else ""
     return (
         f"verified {entries}: consistent with the version tags and aliases\n"
-        f"verified the files of {_count(files.checked, 'version', 'versions')}: unchanged{unchecked}"
+        f"verified the files of {counted(files.checked, 'version')}: unchanged{unchecked}"
     )
 
 
@@ -111,8 +110,12 @@ def _ledger() -> Iterator[Ledger]:
         yield ledger
 
 
-def _count(number: int, singular: str, plural: str) -> str:
-    return f"{number} {singular if number == 1 else plural}"
+@contextmanager
+def _writable_ledger() -> Iterator[Ledger]:
+    with _ledger() as ledger:
+        mlflow_server.require_original()
+        databases.require_ledger()
+        yield ledger
 
 
 def _event(entry: Mapping[str, Any]) -> str:

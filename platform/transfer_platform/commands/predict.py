@@ -13,6 +13,7 @@ from transfer_platform.data.catalog import scan_folder
 from transfer_platform.errors import DataError
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import evaluation_report
+from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.sources.walk import walk
 from transfer_registry.files import atomic_write, require_writable
@@ -56,12 +57,11 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
     unknown = sum(row["unknown"] == "true" for row in rows)
-    images = f"{unknown} image is" if unknown == 1 else f"{unknown} images are"
+    images = counted(unknown, "image is", "images are")
     note = f"; {images} out of distribution (see the `unknown` column)" if unknown else ""
     note += f"; {unreadable} could not be read (see the `error` column)" if unreadable else ""
-    classified = len(rows) - unreadable
-    plural = "" if classified == 1 else "s"
-    return f"{classified} image{plural} classified by {loaded.uri}; predictions written to {out}{note}"
+    classified = counted(len(rows) - unreadable, "image")
+    return f"{classified} classified by {loaded.uri}; predictions written to {out}{note}"
 
 
 def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from transfer_platform.commands._open import OpenedRecipe, open_recipe
+from transfer_platform.plurals import counted
 
 # isort: split
 from transfer_model.architecture import Architecture
@@ -85,7 +86,7 @@ def run(
     home = paths.studies_folder() / name
     with study_lock(name, home, database), closing(_open_study(name, database, opened.recipe, fresh)) as study:
         trainer = make_trainer(opened.recipe, splits, weights, device, store, progress, say)
-        tracker = Tracker(opened.recipe.name)
+        tracker = Tracker(opened.recipe.name, say)
         with tracker.start_study_run(study.name, {"platform.dataset": splits.fingerprint}) as parent:
             session = _Session(opened, splits, study, trainer, tracker, parent, home, progress, say)
             session.log_start(weights)
@@ -128,8 +129,7 @@ class _Session:
             self._dry_run()
         trainer.precision = str(study.user_attrs["precision"])
         trials = trial_count(self.recipe)
-        plural = "s" * (trials > 1)
-        self.say(f"study {study.name}: {trials} trial{plural} on {trainer.device}, {trainer.precision}")
+        self.say(f"study {study.name}: {counted(trials, 'trial')} on {trainer.device}, {trainer.precision}")
         log_inputs(parent, self.recipe, self.splits, weights)
         counts = {str(each): self.opened.inspection.count(each) for each in Severity}
         if study.user_attrs.get("data") != (logged := {"run": parent.run_id, **counts}):
@@ -199,7 +199,7 @@ def _require_databases(recipe: Recipe) -> None:
     mlflow_server.require_database()
     mlflow_server.require_original()
     if recipe.promotion:
-        databases.require_ledger()
+        databases.require_ledger(", or remove `promotion:` from the recipe")
 
 
 def _image_counts(inspection: Inspection, splits: Splits) -> str:

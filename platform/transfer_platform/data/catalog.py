@@ -12,6 +12,7 @@ from transfer_platform.data.scan import scan_files
 from transfer_platform.data.table_files import METADATA_FILES
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.file_problems import FileProblem, display_name, printable
+from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.walk import walk
 from transfer_platform.suggest import did_you_mean
@@ -19,6 +20,7 @@ from transfer_platform.suggest import did_you_mean
 MAX_LISTED = 20
 """Maximum number of files or rows listed in an error message."""
 
+ARCHIVE_REMEDY = "is an archive, and archives inside a folder are not read; unpack it"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 
 
@@ -77,7 +79,7 @@ class Catalog:
         lines = [f"  {display_name(path, self.root, self.names)}: {problem.message}" for path, problem in problems]
         if lines:
             raise DataError(
-                f"{len(lines)} file{'s' * (len(lines) > 1)} in {self.folder} cannot be used:\n{join_lines(lines)}\n"
+                f"{counted(len(lines), 'file')} in {self.folder} cannot be used:\n{join_lines(lines)}\n"
                 "repair these files, or move them out of the folder"
             )
 
@@ -164,12 +166,17 @@ def scan_folder(
 
 def _outside(name: str) -> FileProblem:
     message = "is next to the class folders, not inside one of them"
-    if name.casefold().endswith(_ARCHIVES):
-        message = "is an archive, and archives inside a folder are not read; unpack it, then remove it from the folder"
+    if is_archive(name):
+        message = f"{ARCHIVE_REMEDY}, then remove it from the folder"
     if name in METADATA_FILES:
         form = " (in UTF-8, separated by commas)" if name.endswith(".csv") else ""
         message = f"is not used, because it does not have the columns 'file_name' and 'label'{form}"
     return FileProblem("outside the class folders", message)
+
+
+def is_archive(name: str) -> bool:
+    """Returns whether a file name has the extension of an archive."""
+    return name.casefold().endswith(_ARCHIVES)
 
 
 def normalize_label(text: str) -> str:

@@ -38,6 +38,7 @@ class ScannedDataset:
         catalogs: Scanned images of each split that has its own folder or manifest rows, keyed by split.
         allowed: Files allowed to appear in more than one split.
         notes: Messages about the columns of the manifest; empty for a folder.
+        metadata_files: Metadata files that list the images, relative to `dataset.source`; usually empty.
     """
 
     config: DatasetConfig
@@ -47,6 +48,7 @@ class ScannedDataset:
     stats: ImageStats
     allowed: frozenset[Path]
     notes: tuple[str, ...] = ()
+    metadata_files: tuple[str, ...] = ()
 
     @property
     def resolved_config(self) -> DatasetConfig:
@@ -142,7 +144,9 @@ def _open_rows(
     notes = manifest.notes
     if not manifest.is_listed_by_user:
         notes += tuple(unlisted_note(manifest, images.names.values()))
-    return ScannedDataset(config, splits, images.root, catalogs, stats, allowed, notes)
+    return ScannedDataset(
+        config, splits, images.root, catalogs, stats, allowed, notes, metadata_files=manifest.metadata_files
+    )
 
 
 def _require_consistent_splits(manifest: Manifest, specs: Mapping[str, SplitSpec]) -> None:

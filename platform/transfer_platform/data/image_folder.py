@@ -21,9 +21,8 @@ from transfer_platform.data.split_names import split_for_name
 from transfer_platform.data.table_files import METADATA_FILES, read_columns
 from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
+from transfer_platform.plurals import counted
 from transfer_platform.sources.walk import is_ignored, walk
-
-_REMEDY = "; to use the class folders instead, list this file in dataset.exclude"
 
 
 def read_image_folder(root: Path, group_by: str | None = None, exclude: Collection[str] = ()) -> Manifest | None:
@@ -43,7 +42,7 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
     below = [folder for folder in sorted(root.iterdir()) if _is_folder(folder, root)]
     files = {folder: _metadata_file(folder, root, exclude) for folder in (root, *below)}
     if file := files[root] or (files[below[0]] if len(below) == 1 and not split_for_name(below[0].name) else None):
-        return _with_split_folders(replace(_read(file, group_by), is_listed_by_user=False))
+        return _with_split_folders(_read(file, root, group_by))
     folders = [folder for folder in below if split_for_name(folder.name)]
     found = {folder: file for folder in folders if (file := files[folder])}
     if not found:
@@ -54,7 +53,7 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
             f"{printable(root)} has {names}, but {', '.join(missing)} has no metadata file with the columns "
             f"{FILE_NAME} and label; add one, or list the existing ones in dataset.exclude to use the class folders"
         )
-    return _joined(root, {folder: _read(file, group_by) for folder, file in found.items()})
+    return _joined(root, {folder: _read(file, root, group_by) for folder, file in found.items()})
 
 
 def unlisted_note(manifest: Manifest, listed: Collection[Path]) -> Iterator[str]:
@@ -64,7 +63,7 @@ def unlisted_note(manifest: Manifest, listed: Collection[Path]) -> Iterator[str]
     paths = {Path(file.path) for file in walk(folder, folder).files}
     if others := sorted(paths - own - {*listed}):
         example = printable(others[0].relative_to(folder))
-        subject = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+        subject = counted(len(others), "file is", "files are")
         yield f"{subject} not listed in the metadata and not used (for example, {example})"
 
 
@@ -72,7 +71,7 @@ def _metadata_file(folder: Path, root: Path, exclude: Collection[str]) -> Path |
     """Returns the metadata file of a folder; files without labels, such as lists of captions, are ignored."""
     files = [folder / name for name in METADATA_FILES]
     used = [file for file in files if _is_file(file) and not _is_excluded(file.relative_to(root), exclude)]
-    labeled = [file for file in used if _has_labels(file)]
+    labeled = [file for file in used if _has_labels(file, root)]
     if len(labeled) > 1:
         names = " and ".join(file.name for file in labeled)
         raise DataError(
@@ -97,20 +96,25 @@ def _is_excluded(name: PurePath, exclude: Collection[str]) -> bool:
     return any(fnmatchcase(name.as_posix(), pattern) for pattern in exclude)
 
 
-def _has_labels(file: Path) -> bool:
+def _has_labels(file: Path, root: Path) -> bool:
     """Returns whether the header has the columns `file_name` and `label`, which identify a metadata file."""
     try:
         columns = {name.casefold() for name in read_columns(file)}
     except DataError as error:
-        raise MetadataError(error, file, _REMEDY) from error
+        raise MetadataError(str(error), file, [_name(file, root)]) from error
     return {FILE_NAME, "label"} <= columns
 
 
-def _read(file: Path, group_by: str | None) -> Manifest:
+def _read(file: Path, root: Path, group_by: str | None) -> Manifest:
+    name = _name(file, root)
     try:
-        return read_manifest(file, group_by)
+        return replace(read_manifest(file, group_by), metadata_files=(name,))
     except DataError as error:
-        raise MetadataError(error, file, _REMEDY) from error
+        raise MetadataError(str(error), file, [name]) from error
+
+
+def _name(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
 
 
 def _with_split_folders(manifest: Manifest) -> Manifest:
@@ -138,4 +142,5 @@ def _joined(root: Path, manifests: Mapping[Path, Manifest]) -> Manifest:
         notes += [f"{name}/{manifest.file.name}: {note}" for note in manifest.notes]
         notes += [f"the images listed in {name}/{manifest.file.name} are in {split}"]
         start = max([start, *(row.number for row in rows), *(number for number, _ in errors)]) + 1
-    return Manifest(root, tuple(rows), tuple(errors), tuple(notes), tuple(parts), is_listed_by_user=False)
+    files = tuple(part.name for part in parts)
+    return Manifest(root, tuple(rows), tuple(errors), tuple(notes), tuple(parts), files)

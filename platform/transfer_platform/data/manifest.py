@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from transfer_platform.data.catalog import join_lines, normalize_label
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.data.table_files import DELIMITERS, PARQUET, SUFFIXES, Table, read_table
-from transfer_platform.errors import DataError
+from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
+from transfer_platform.plurals import counted
 from transfer_platform.suggest import did_you_mean
 
 STANDARD_COLUMNS = ("path", "label", "split", "weight")
@@ -65,8 +66,8 @@ class Manifest:
         errors: The line or row number and the message of each error; empty if the manifest is valid.
         notes: Messages about the columns.
         parts: Files of the manifest, sorted by `start`; empty if the manifest is a single file.
-        is_listed_by_user: True if the user named the manifest. False if it was found in the folder of a dataset; its
-            paths must then stay inside this folder, because the dataset may come from an untrusted source.
+        metadata_files: Files of a manifest that was found in the folder of a dataset, relative to this folder; empty if
+            the user named the manifest.
     """
 
     file: Path
@@ -74,7 +75,12 @@ class Manifest:
     errors: tuple[tuple[int, str], ...]
     notes: tuple[str, ...]
     parts: tuple[ManifestPart, ...] = ()
-    is_listed_by_user: bool = True
+    metadata_files: tuple[str, ...] = ()
+
+    @property
+    def is_listed_by_user(self) -> bool:
+        """False if the paths must stay inside the folder, because the dataset may come from an untrusted source."""
+        return not self.metadata_files
 
     @property
     def folder(self) -> Path:
@@ -96,10 +102,12 @@ class Manifest:
 
     def raise_errors(self, errors: Sequence[tuple[int, str]]) -> None:
         """Raises a `DataError` if there are any errors; the message lists the first 20."""
-        if lines := [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]:
-            count = f"{len(lines)} error{'s' * (len(lines) > 1)}"
-            remedy = "" if self.is_listed_by_user else "; correct them, or list the file in dataset.exclude"
-            raise DataError(f"the manifest {printable(self.file)} has {count}{remedy}:\n{join_lines(lines)}")
+        if not (lines := [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]):
+            return
+        found = f"the manifest {printable(self.file)} has {counted(len(lines), 'error')}"
+        if self.metadata_files:
+            raise MetadataError(f"{found}\n{join_lines(lines)}", self.file, self.metadata_files)
+        raise DataError(f"{found}:\n{join_lines(lines)}")
 
 
 def is_manifest(source: str) -> bool:
@@ -197,7 +205,7 @@ def _column_notes(table: Table) -> Iterator[str]:
     words = Counter(cells["split"].strip() for _, cells in table.rows if "split" in cells)
     for word, count in sorted(words.items()):
         if word != (split := split_for_name(word)):
-            yield f"the split {word!r} in {count} rows is interpreted as {split}"
+            yield f"the split {word!r} in {counted(count, 'row')} is interpreted as {split}"
     for name in table.columns:
         values = {cells[name].strip() for _, cells in table.rows if name in cells}
         if name not in STANDARD_COLUMNS and values and all(map(split_for_name, values)):

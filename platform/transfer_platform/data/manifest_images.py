@@ -12,7 +12,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
-from transfer_platform.data.catalog import Catalog, ImageRecord, sort_by_content
+from transfer_platform.data.catalog import ARCHIVE_REMEDY, Catalog, ImageRecord, is_archive, sort_by_content
 from transfer_platform.data.manifest import Manifest, ManifestRow
 from transfer_platform.data.scan import scan_files
 from transfer_platform.file_problems import FileProblem, printable, unreadable
@@ -221,5 +221,19 @@ def _find_files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict
 def _suggest_file(entry: ManifestEntry) -> str:
     if "\\" in entry.row.path:
         return "; use / to separate folders"
-    siblings = entry.path.parent.iterdir() if entry.path.parent.is_dir() else iter(())
-    return did_you_mean(entry.path.name, (path.name for path in islice(siblings, _MAX_COMPARED_NAMES)))
+    siblings = [name for name in _file_names(entry.path.parent) if not is_archive(name)]
+    return did_you_mean(entry.path.name, siblings) or _name_archive(entry)
+
+
+def _name_archive(entry: ManifestEntry) -> str:
+    """Names an archive, which may contain the missing image, in one of the folders of the path in the manifest."""
+    folders = [*entry.path.parents][: len(PurePosixPath(entry.row.path).parts)]
+    archives = [name for folder in folders for name in sorted(_file_names(folder)) if is_archive(name)]
+    return f"; {printable(archives[0])} {ARCHIVE_REMEDY}" if archives else ""
+
+
+def _file_names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in islice(folder.iterdir(), _MAX_COMPARED_NAMES)]
+    except OSError:  # the folder does not exist, or cannot be read
+        return []

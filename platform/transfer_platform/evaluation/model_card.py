@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from transfer_model.intensity import describe
 from transfer_model.model_json import MAX_OOD_SCORE, ModelConfig
 from transfer_platform.evaluation.predictions import Predictions
-from transfer_platform.evaluation.report import class_table, table
+from transfer_platform.evaluation.report import class_lines, table
 from transfer_platform.recipe.schema import Recipe
 
 FILE = "README.md"
@@ -47,7 +47,7 @@ def _intended_use(config: ModelConfig) -> str:
 
 def _evaluation(predictions: Predictions, metrics: Mapping[str, float]) -> str:
     metric_table = table({"metric": list(metrics), "value": list(metrics.values())})
-    return "\n".join(["On the test images:", "", *metric_table, "", *table(class_table(predictions))])
+    return "\n".join(["On the test images:", "", *metric_table, "", *class_lines(predictions)])
 
 
 def _training(recipe: Recipe, images: Mapping[str, tuple[int, str]]) -> str:

@@ -7,13 +7,27 @@ from transfer_platform.evaluation.predictions import Predictions
 
 
 def class_table(predictions: Predictions) -> dict[str, list[object]]:
-    """Returns a table with the columns `class`, `images`, `precision`, `recall` and `f1`, and one row per class."""
+    """Returns a table with the columns `class`, `images`, `precision`, `recall` and `f1`, and one row per class.
+
+    Undefined values are 0; see `class_lines`.
+    """
     metrics = per_class(predictions.labels, predictions.predicted, len(predictions.classes))
     return {
         "class": list(predictions.classes),
         "images": [int(count) for count in metrics["support"]],
         **{name: metrics[name].tolist() for name in ("precision", "recall", "f1")},
     }
+
+
+def class_lines(predictions: Predictions) -> list[str]:
+    """Returns the lines of `class_table` in Markdown, with a dash where there are no images to compute a value from."""
+    columns = class_table(predictions)
+    predicted = set(predictions.predicted.tolist())
+    for index, images in enumerate(columns["images"]):
+        if not images:
+            columns["recall"][index] = columns["f1"][index] = None
+            columns["precision"][index] = columns["precision"][index] if index in predicted else None
+    return table(columns)
 
 
 def evaluation_report(
@@ -30,7 +44,7 @@ def evaluation_report(
         "",
         *table({"metric": list(metrics), "value": list(metrics.values())}),
         "",
-        *table(class_table(predictions)),
+        *class_lines(predictions),
         "",
     ]
     return "\n".join(lines)
@@ -58,7 +72,10 @@ def threshold_report(
 
 
 def table(columns: Mapping[str, Sequence[object]]) -> list[str]:
-    """Returns the lines of a Markdown table, with one column per key; floats have four decimal places."""
+    """Returns the lines of a Markdown table, with one column per key.
+
+    Floats have four decimal places, and None is a dash.
+    """
     rows = zip(*columns.values(), strict=True)
     return [
         "| " + " | ".join(columns) + " |",
@@ -68,5 +85,5 @@ def table(columns: Mapping[str, Sequence[object]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = f"{value:.4f}" if isinstance(value, float) else "-" if value is None else str(value)
     return text.replace("|", "\\|")

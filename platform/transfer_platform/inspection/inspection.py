@@ -10,6 +10,7 @@ from pathlib import Path
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import display_name
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+from transfer_platform.plurals import counted
 from transfer_platform.recipe.schema import IntensitySetting
 
 MAX_LISTED = 20
@@ -90,7 +91,7 @@ class Inspection:
         """Raises a `DataError` if there are errors; the message lists up to 20 errors per kind and ends with `hint`."""
         if not (errors := self.errors):
             return
-        lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; nothing was trained"]
+        lines = [f"{counted(len(errors), 'error')} in {self.root}; nothing was trained"]
         for kind, count in Counter(error.kind for error in errors).items():
             findings = [error for error in errors if error.kind == kind][:MAX_LISTED]
             lines.append(f"  {kind} ({count}): {FINDING_KINDS[kind].meaning}")

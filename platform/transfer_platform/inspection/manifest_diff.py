@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from transfer_platform.errors import DataError
+from transfer_platform.plurals import counted
 
 _MAX_LISTED = 20
 _PAIRS = ("changed", "relabeled", "moved", "reweighted", "refolded")
@@ -70,7 +71,7 @@ class ManifestDiff:
             "reweighted": [f"{b.file}: {a.weight} -> {b.weight}" for a, b in self.reweighted],
             "moved to another fold": [f"{b.file}: {a.fold or 'none'} -> {b.fold or 'none'}" for a, b in self.refolded],
         }
-        lines = [f"{self.same} images are the same"]
+        lines = [f"{counted(self.same, 'image is', 'images are')} the same"]
         for name, entries in parts.items():
             if entries:
                 lines += [f"{name} ({len(entries)}):", *(f"    {entry}" for entry in entries[:_MAX_LISTED])]

@@ -30,6 +30,7 @@ from transfer_platform.inspection.intensity_checks import check_intensity
 from transfer_platform.inspection.near_duplicates import MIN_CONTRAST, near_duplicates, similar_images
 from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
 from transfer_platform.inspection.summary import format_table, image_statistics
+from transfer_platform.plurals import counted
 
 if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, ImageRecord
@@ -126,5 +127,5 @@ def _skipped_comparisons(hashes: PerceptualHashes) -> tuple[str, ...]:
     count = int(np.count_nonzero(is_flat))
     if not count:
         return ()
-    subject = "1 image was" if count == 1 else f"{count} images were"
+    subject = counted(count, "image was", "images were")
     return (f"{subject} not checked for near duplicates because of low contrast.",)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_platform.data.intensity import as_intensity
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+from transfer_platform.plurals import counted
 
 if TYPE_CHECKING:
     from transfer_model.intensity import Intensity
@@ -38,9 +39,10 @@ def summary(inspection: Inspection) -> str:
     """Returns one line with the numbers of images, classes and findings, and the share of pixels outside the crop."""
     images = sum(count for counts in inspection.counts.values() for count in counts.values())
     counts = {severity: inspection.count(severity) for severity in Severity}
-    findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
+    findings = ", ".join(counted(count, severity) for severity, count in counts.items())
     crop = f"; the center crop leaves out {inspection.left_out:.0%} of all pixels" if images else ""
-    return f"{images} images of {len(inspection.classes)} classes; {findings}{crop}"
+    classes = counted(len(inspection.classes), "class", "classes")
+    return f"{counted(images, 'image')} of {classes}; {findings}{crop}"
 
 
 def warning_counts(inspection: Inspection) -> str:
@@ -49,7 +51,7 @@ def warning_counts(inspection: Inspection) -> str:
     if not warnings:
         return ""
     counts = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in warnings).items())
-    return f"{len(warnings)} warning{'s' * (len(warnings) > 1)} ({counts})"
+    return f"{counted(len(warnings), 'warning')} ({counts})"
 
 
 def text_report(inspection: Inspection, severities: Collection[Severity] = tuple(Severity)) -> str:

@@ -16,7 +16,7 @@ from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.tensor_store.rows import Rows
 from transfer_platform.tensor_store.segment import RowSpec
 from transfer_platform.tensor_store.store import Store
-from transfer_platform.training.failures import trial_failures
+from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
 from transfer_platform.training.hardware import describe_hardware
 from transfer_platform.training.precision import autocast
 
@@ -43,7 +43,7 @@ class FrozenPrefix:
         """Returns the features (B, ...) of up to `PREFIX_BATCH` images (B, 3, S, S)."""
         padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, PREFIX_BATCH - len(images)))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        with trial_failures("frozen layers"), autocast(self.device, self.precision):
+        with trial_failures("frozen layers", SMALLER_IMAGES), autocast(self.device, self.precision):
             return self.partition.features(padded)[: len(images)]
 
     def address(self, images: ImageLoader) -> str:

@@ -22,7 +22,7 @@ from transfer_platform.training.batches import InputSource, TrialData
 from transfer_platform.training.class_weights import resolve_class_weights
 from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
-from transfer_platform.training.failures import trial_failures
+from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
 from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.precision import autocast, select_precision
@@ -185,7 +185,7 @@ class TrialTrainer:
         key = (architecture, frozen_through)
         if key not in self._networks:
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
-            with trial_failures(str(architecture)):
+            with trial_failures(str(architecture), SMALLER_IMAGES):
                 self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
             if summary := self._networks[key].network.weights_summary:
                 self._say_once(f"{architecture}: {summary}")

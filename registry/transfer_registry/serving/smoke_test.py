@@ -25,7 +25,7 @@ from transfer_model.safe_path import safe_environment
 from transfer_registry import mlflow_server
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
-from transfer_registry.model_files import classes_of, read_metadata
+from transfer_registry.model_files import classes_of, open_folder, read_metadata
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 
 PARITY_IMAGES = 32
@@ -44,23 +44,28 @@ _REQUEST_TIMEOUT = 120.0
 def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
     """Serves a model with `mlflow models serve` and returns the predictions for images posted over HTTP.
 
+    The files of the model are first compared with their recorded checksums, which MLflow does not do.
+
     Args:
         model_uri: URI resolved by this process's tracking server, or a path relative to this process's current folder.
         images: Image files (N).
         classes: Class order of the returned probabilities (C).
 
     Raises:
-        RegistryError: The server does not start or rejects an image. The message includes the server's
-            response or the last lines of its output.
+        RegistryError: The files of the model are damaged (see `open_folder`), or the server does not start or rejects
+            an image. The message includes the server's response or the last lines of its output.
     """
+    with TemporaryDirectory() as temporary:
+        open_folder(model_uri, temporary)
     with serve_isolated(model_uri) as address:
         return post_images(address, images, classes)
 
 
 def predict_proba_over_http(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
     """Returns the probabilities (N, C) from `predict_over_http`, in the model's own class order."""
-    classes = classes_of(read_metadata(model_uri), model_uri)
-    return predict_over_http(model_uri, images, classes).probabilities
+    classes = classes_of(read_metadata(model_uri), model_uri)  # also compares the files
+    with serve_isolated(model_uri) as address:
+        return post_images(address, images, classes).probabilities
 
 
 def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:

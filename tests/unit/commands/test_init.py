@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,47 @@ def test_a_metadata_file_of_images_without_class_folders_must_be_corrected(isola
         DataError, match=r"metadata\.csv is not used, because it has no rows below the header; outside the class"
     ):
         write_first_recipe("Our photos")
+
+
+@pytest.mark.parametrize("faults", ["all files missing", "most files missing", "wrong rows"])
+def test_a_metadata_file_that_no_recipe_can_use_is_excluded(fill, faults: str) -> None:
+    photos = fill(ant=12, bee=12)
+    rows = [f"{label}/{number}.png,{label}" for label in ("ant", "bee") for number in range(12)]
+    if faults == "wrong rows":
+        rows, reason = [*rows, "../ant/0.png,ant"], "it has 1 error, such as metadata.csv, line 26: ../ant/0.png points"
+    else:
+        used = 0 if faults == "all files missing" else 1
+        rows = [row if row.split("/")[1].startswith("0.") and used else f"other/{row}" for row in rows]
+        reason = f"{24 - 2 * used} images in it cannot be found"
+    (photos / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    written = write_first_recipe("Our photos")
+    assert f"excluded: metadata.csv (not used, because {reason}" in str(written)
+    recipe = load_recipe(written.file)
+    assert recipe.dataset.exclude == ("metadata.csv",)
+    assert not preflight(open_dataset(recipe.dataset, Path()))[0].errors
+
+
+def test_missing_images_of_a_metadata_file_are_excluded_if_the_others_suffice(fill) -> None:
+    photos = fill(ant=12, bee=12)
+    rows = [f"{label}/{number}.png,{label}" for label in ("ant", "bee") for number in range(13)]
+    (photos / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    written = write_first_recipe("Our photos")
+    assert "excluded: 2 files that cannot be used" in str(written)
+    assert load_recipe(written.file).dataset.exclude == ("ant/12.png", "bee/12.png")
+
+
+def test_missing_images_of_a_metadata_file_without_class_folders_are_named(fill) -> None:
+    photos = fill(ant=1)
+    (photos / "ant").rename(photos / "images")
+    (photos / "metadata.csv").write_text("file_name,label\na.png,ant\nb.png,bee\n")
+    with pytest.raises(DataError, match=r"missing \(2\), such as a\.png: the file does not exist"):
+        write_first_recipe("Our photos")
+
+
+def test_an_unusable_metadata_file_in_an_archive_is_excluded(fill, isolated) -> None:
+    (fill(ant=12, bee=12) / "metadata.csv").write_text("file_name,label\n")
+    shutil.make_archive("photos", "zip", "Our photos")
+    assert load_recipe(write_first_recipe("photos.zip").file).dataset.exclude == ("metadata.csv",)
 
 
 def test_a_class_that_another_folder_lacks_is_excluded(fill) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -244,6 +245,40 @@ def test_metadata_cannot_list_files_outside_of_its_folder(name: str, message: st
     write_metadata(folder / "metadata.csv", [{"file_name": name, "label": "ant"}, *listed(folder)])
     with pytest.raises(DataError, match=message):
         read("photos", splits={"test": 0.4})
+
+
+@pytest.mark.parametrize("below", ["", "images"])
+@pytest.mark.parametrize("wrong_row", [False, True])
+def test_the_archive_of_missing_images_is_named(below: str, wrong_row: bool, folder: Path) -> None:
+    rows = [{**row, "file_name": f"{below}/{row['file_name']}".strip("/")} for row in listed(folder)]
+    with zipfile.ZipFile(folder / "images.ZIP", "w") as archive:
+        for path in folder.glob("*.png"):
+            archive.write(path, f"{below}/{path.name}")
+            path.unlink()
+    write_metadata(folder / "metadata.jsonl", [*rows, *[{"file_name": "", "label": "ant"}] * wrong_row])
+    name, problem = (
+        rows[0]["file_name"],
+        "images.ZIP is an archive, and archives inside a folder are not read; unpack it",
+    )
+    if wrong_row:
+        with pytest.raises(DataError) as raised:
+            read("photos")
+        message = str(raised.value)
+    else:
+        found = read("photos")[0]
+        message = "\n".join(found.line(error) for error in found.errors)
+    assert f"{name}: the file does not exist; {problem}" in message
+    with zipfile.ZipFile(folder / "images.ZIP") as archive:
+        archive.extractall(folder)
+    if not wrong_row:
+        assert not read("photos", splits={"test": 0.4})[0].errors
+
+
+def test_a_similar_file_name_is_suggested_rather_than_an_archive(folder: Path) -> None:
+    (folder / "images.zip").touch()
+    write_metadata(folder / "metadata.jsonl", [*listed(folder), {"file_name": "03_.png", "label": "ant"}])
+    found, _ = read("photos")
+    assert ["did you mean '03.png'?" in found.line(error) for error in found.by_kind("missing")] == [True]
 
 
 def test_two_metadata_files_in_one_folder_are_ambiguous(folder: Path) -> None:

@@ -40,6 +40,7 @@ with warnings.catch_warnings():
     from transfer_registry.model_uri import model_uri
     from transfer_registry.packaging import log_model
     from transfer_registry.serving.server import create_app
+    from transfer_registry.serving.smoke_test import predict_over_http
 
 pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 
@@ -167,6 +168,12 @@ def serve(_tmp_path: Path) -> str:
     return str(caught.value)
 
 
+def check_serving_parity(_tmp_path: Path) -> str:
+    with pytest.raises(RegistryError) as caught:
+        predict_over_http(f"models:/{MODEL}/1", [Path("images", "a.png")], ("ants", "bees"))
+    return str(caught.value)
+
+
 def export_onnx(tmp_path: Path) -> str:
     return refused("export", MODEL, "--to", "onnx", "--out", str(tmp_path / "exported"))
 
@@ -188,7 +195,7 @@ def refused(*words: str) -> str:
     return " ".join(done.output.split())
 
 
-COMMANDS = [predict, serve, export_onnx, export_safetensors, verify]
+COMMANDS = [predict, serve, check_serving_parity, export_onnx, export_safetensors, verify]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

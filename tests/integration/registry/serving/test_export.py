@@ -303,6 +303,18 @@ def test_the_call_that_builds_the_librarys_network(backbone: Architecture | str,
     assert "the registered model computes in bfloat16" in readme
 
 
+@pytest.mark.parametrize("command", [["export", "--to", "safetensors"], ["predict", "images", "--model"]])
+def test_a_model_given_as_a_folder_needs_no_database(
+    command: list[str], registered: Registered, tmp_path: Path
+) -> None:
+    """MLflow would create one in the current folder; two processes that do so at the same time disturb each other."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64), "green").save(tmp_path / "images" / "a.png")
+    arguments = [*command, str(registered.location), "--out", "out"]
+    subprocess.run([sys.executable, "-m", "transfer_platform", *arguments], cwd=tmp_path, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "out"}
+
+
 def test_a_missing_model_and_an_unknown_format(here: Registered, tmp_path: Path) -> None:
     out = tmp_path / "out"
     message = refused("ants-bee", "--to", "onnx", "--out", out)

@@ -66,8 +66,9 @@ def test_the_error_of_a_model_that_cannot_be_served(here: Registered, tmp_path: 
     broken = tmp_path / "broken"
     shutil.copytree(here.location, broken)
     (broken / "artifacts" / "model" / "weights.safetensors").unlink()
-    with pytest.raises(RegistryError, match=r"(?s)broken exited with status \d+:.*weights\.safetensors"):
-        smoke_test.predict_over_http(str(broken), [], ("ants", "bees"))
+    refused = pytest.raises(RegistryError, match=r"(?s)broken exited with status \d+:.*weights\.safetensors")
+    with refused, smoke_test.serve_isolated(str(broken)):
+        pass
 
 
 def test_a_served_model_cannot_import_the_project(here: Registered, tmp_path: Path) -> None:
@@ -75,8 +76,9 @@ def test_a_served_model_cannot_import_the_project(here: Registered, tmp_path: Pa
     shutil.copytree(here.location, dependent)
     loader = dependent / "loader.py"
     loader.write_text(f"import transfer_model\n{loader.read_text()}")
-    with pytest.raises(RegistryError, match=r"transfer_model is hidden from served models"):
-        smoke_test.predict_over_http(str(dependent), [], ("ants", "bees"))
+    refused = pytest.raises(RegistryError, match=r"transfer_model is hidden from served models")
+    with refused, smoke_test.serve_isolated(str(dependent)):
+        pass
 
 
 def test_scripts_called_like_libraries_are_not_imported(
