@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +12,13 @@ from transfer_platform.solvers.linear_path import weighted_mean
 
 MIN_LOGIT = -60.0
 """Smallest logit relative to the largest; smaller ones would give denormal probabilities, which are slow."""
+
+BIAS_PENALTY = 1e-12
+"""Penalty of the squared bias, relative to the total weight of the images.
+
+Without it, there would be no solution if a fold has no training image of a class, because its bias would tend to minus
+infinity. It does not affect other solutions noticeably.
+"""
 
 
 @dataclass(frozen=True)
@@ -96,11 +104,15 @@ class Problems:
         return self._backward(self.rows.fast, moved) + self.penalty(direction)
 
     def penalty(self, solution: Tensor) -> Tensor:
-        """Returns the gradient (C - 1, P, D) of the penalty, which does not contain the bias in the last column."""
+        """Returns the gradient (C - 1, P, D) of the penalty; the bias in the last column has almost no penalty."""
         shared = 0 if self.classes == 2 else solution.sum(dim=0) / self.classes
         gradient = solution - shared
-        gradient[..., -1] = 0
+        gradient[..., -1] = self._bias_penalty.to(solution.dtype) * solution[..., -1]
         return gradient
+
+    @cached_property
+    def _bias_penalty(self) -> Tensor:
+        return BIAS_PENALTY * self.weights.sum(dim=1)
 
     @staticmethod
     def _backward(rows: Tensor, residuals: Tensor) -> Tensor:

@@ -33,11 +33,14 @@ class Preconditioning:
         groups: See `BlockPreconditioner.at`.
         current: Preconditioner; None if it has to be computed.
         rate: Hessian products per digit of the first step with it; None before this step.
+        underestimation: Largest ratio of a Newton decrement to its estimate by the preconditioner, at least 1. The
+            blocks ignore that classes are coupled, so that the estimate is too small with more than two classes.
     """
 
     groups: int
     current: BlockPreconditioner | None = None
     rate: float | None = None
+    underestimation: float = 1.0
 
     def at(self, problems: Problems, probabilities: Tensor) -> BlockPreconditioner:
         """Returns the preconditioner; computes it at probabilities (C - 1, P, N) if necessary."""
@@ -45,8 +48,9 @@ class Preconditioning:
             self.current, self.rate = BlockPreconditioner.at(problems, probabilities, self.groups), None
         return self.current
 
-    def record(self, products: int, rate: float) -> None:
-        """Discards the preconditioner if it has become slow."""
+    def record(self, products: int, rate: float, ratio: float) -> None:
+        """Stores the ratio of decrements; discards the preconditioner if it has become slow."""
+        self.underestimation = max(self.underestimation, ratio)
         if self.rate is None:
             self.rate = rate
         elif products > FEW_PRODUCTS and rate > SLOWER * self.rate:
@@ -77,17 +81,19 @@ def minimize(
         gradient = problems.gradient(solution, probabilities).float()
         preconditioner = preconditioning.at(problems, probabilities)
         decrement = dot(gradient, preconditioner(gradient)).clamp(min=0).sqrt() / scale
-        active = decrement > tolerance
+        accepted = tolerance / preconditioning.underestimation
+        active = decrement > accepted
         if not active.any():
             return solution
-        step, products, rate = _newton_step(
-            problems, probabilities, gradient, preconditioner, (tolerance * scale).float()
-        )
+        limit = (accepted * scale).float()
+        step, products, rate = _newton_step(problems, probabilities, gradient, preconditioner, limit)
+        exact = (-dot(gradient, step)).clamp(min=0).sqrt() / scale
+        ratio = float((exact / decrement)[active].max())
         step *= active[:, None]
         if (decrement > LARGE_DECREMENT / scale * problems.weights.amax(dim=1).clamp(min=1).sqrt()).any():
             step *= _length(problems, solution, logits, step, gradient)[:, None]
         solution = solution + step
-        preconditioning.record(products, rate)
+        preconditioning.record(products, rate, ratio)
     raise ArithmeticError(f"logistic regression did not converge in {MAX_STEPS} steps")
 
 
