@@ -1,4 +1,4 @@
-"""`platform check`: shows what a run would do, without loading torch."""
+"""`platform check`: shows what a run would do; loads torch only for weights files."""
 
 import ctypes.util
 import os
@@ -61,7 +61,7 @@ def _describe_study(
     _require_weights(recipe, len(splits.classes))
     return Group(
         Text("Recipe with all defaults" + (f", variant {variant}" if variant else ""), style="bold"),
-        Syntax(to_yaml(recipe), "yaml", background_color="default"),
+        Syntax(to_yaml(recipe), "yaml", background_color="default", word_wrap=True),
         *map(Text, opened.split_notes),
         Text(f"\n{text_report(opened.inspection, (Severity.WARNING,))}\n"),
         _image_table(splits),

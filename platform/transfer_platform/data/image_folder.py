@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
 
 from transfer_platform.data.manifest import FILE_NAME, Manifest, ManifestPart, read_manifest
+from transfer_platform.data.patterns import matches
 from transfer_platform.data.split_names import split_for_name
 from transfer_platform.data.table_files import METADATA_FILES, read_columns
 from transfer_platform.errors import DataError, MetadataError
@@ -93,7 +93,7 @@ def _is_file(file: Path) -> bool:
 
 
 def _is_excluded(name: PurePath, exclude: Collection[str]) -> bool:
-    return any(fnmatchcase(name.as_posix(), pattern) for pattern in exclude)
+    return any(matches(name.as_posix(), pattern) for pattern in exclude)
 
 
 def _has_labels(file: Path, root: Path) -> bool:

@@ -98,6 +98,16 @@ def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str
     return frozenset(matches)
 
 
+def matches(name: str, pattern: str) -> bool:
+    """Returns whether a pattern matches a file or one of its folders, as in `match_files`.
+
+    >>> matches("val/metadata.csv", "val"), matches("val/metadata.csv", "*.csv"), matches("a.csv", "./*.csv")
+    (True, False, True)
+    """
+    parts, wanted = PurePosixPath(name).parts, PurePosixPath(pattern).parts
+    return name == pattern or any(_is_match(parts[:length], wanted) for length in range(1, len(parts) + 1))
+
+
 def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
     """Returns whether the parts of a name match the parts of a glob, where `**` matches zero or more parts."""
     if not pattern:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, scan_folder
-from transfer_platform.data.patterns import match_files
+from transfer_platform.data.patterns import match_files, matches
 from transfer_platform.disk_cache import FILE_NAME
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.paths import cache_folder
@@ -298,3 +298,23 @@ def test_a_cache_that_cannot_be_written_to_costs_time_and_nothing_else(folder, i
 def test_two_stars_within_a_part_of_a_pattern_are_refused(tmp_path: Path, pattern: str, remedy: str) -> None:
     with pytest.raises(DataError, match=re.escape(f"write {remedy}")):
         match_files(tmp_path, [pattern], "exclude")
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "expected"),
+    [
+        ("val/metadata.csv", "val", True),
+        ("val/metadata.csv", "val/*", True),
+        ("metadata.csv", "./metadata.csv", True),
+        ("metadata.csv", "*.csv", True),
+        ("val/metadata.csv", "*.csv", False),
+        ("val/metadata.csv", "**/*.csv", True),
+        ("a[1]/metadata.csv", "a[1]/metadata.csv", True),
+    ],
+)
+def test_patterns_match_names_as_they_match_files(name: str, pattern: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    assert matches(name, pattern) is expected
+    found = match_files(tmp_path, [pattern], "exclude") if expected else frozenset()
+    assert (tmp_path / name in found) is expected
