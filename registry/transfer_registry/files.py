@@ -29,6 +29,10 @@ def atomic_write(file: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):  # as for a full disk
+            error.filename = str(file)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -144,5 +144,5 @@ def stored_features(
     keys = [images.digests[position] for position in positions]
     if view_seeds is not None:
         keys = [f"{key}-{images.view_digest}-{seed:x}" for key, seed in zip(keys, view_seeds, strict=True)]
-    waiting = partial(say, "waiting for another process that is computing the same features")
+    waiting = partial(say, "waiting for another process that is computing features with the same network")
     return store.get_or_compute(prefix.address(images), prefix.spec, keys, compute, waiting)

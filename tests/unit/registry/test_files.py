@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -28,6 +29,13 @@ def test_a_file_is_replaced_when_its_content_is_complete(isolated: Path) -> None
         temporary.write_text("complete")
     assert out.read_text() == "complete"
     assert list(isolated.iterdir()) == [out]
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(isolated: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, files.atomic_write(Path("out.csv")):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == "out.csv"
+    assert not list(isolated.iterdir())
 
 
 def test_a_pipe_is_written_to_and_not_replaced(isolated: Path) -> None:
