@@ -88,7 +88,8 @@ class MetadataError(DataError):
         self.reason = self._first.partition(f"{path} ")[2].partition(";")[0] or self._first
         remedy = "to use the class folders instead, list this file in dataset.exclude"
         if self._lines:
-            self.reason += f", such as {self._lines.splitlines()[0].strip()}"
+            first, _, _ = self._lines.partition("\n")
+            self.reason += f", such as {first.strip()}"
             remedy = "correct them, or list the file in dataset.exclude"
         super().__init__(self.with_remedy(remedy))
 

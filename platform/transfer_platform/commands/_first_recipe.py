@@ -18,6 +18,8 @@ MIN_VALIDATION_IMAGES = 400
 """Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
 MANY_IMAGES = 5000
 """With at least this many training images, only one backbone is used, because features take minutes to extract."""
+MANY_LOGITS = 200_000
+"""With at least this many logits (images x classes), logistic regression takes minutes and is left out."""
 MAX_EXCLUDED = 20
 """Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
@@ -152,7 +154,10 @@ def _network(dataset: InspectedDataset) -> Iterator[Line]:
     yield "  freeze_through: all", "features are extracted once; to fine-tune, set kind: linear and try blocks.4"
     yield "", ""
     yield "head:", ""
-    yield "  kind: {choices: [logistic, ridge]}", "solved exactly for many penalties, which takes seconds"
+    if sum(dataset.training_counts.values()) * len(dataset.training_counts) < MANY_LOGITS:
+        yield "  kind: {choices: [logistic, ridge]}", "solved exactly for many penalties and all folds"
+    else:
+        yield "  kind: ridge", "solved exactly for many penalties; logistic would take minutes"
     yield "", ""
 
 

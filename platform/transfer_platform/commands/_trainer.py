@@ -17,8 +17,8 @@ from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer
 
-_NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
-"""Searchable fields that determine the network, except for the dropout of the head."""
+_NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through", "head.kind")
+"""Searchable fields that determine whether a network can be trained."""
 
 
 def make_trainer(
@@ -61,7 +61,7 @@ def first_values(recipe: Recipe) -> Recipe:
 
 
 def network_variants(recipe: Recipe) -> list[Recipe]:
-    """Returns one recipe for each combination of backbone and frozen stages.
+    """Returns one recipe for each combination of backbone, frozen stages and kind of head.
 
     Each recipe has the largest batch size, and the first choice or the lower bound of every other search space.
     """

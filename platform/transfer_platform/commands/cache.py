@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer_platform import paths
+from transfer_platform.file_problems import printable
 from transfer_platform.tensor_store.eviction import clear
+from transfer_registry.errors import StorageError
 
 DESCRIPTIONS = {
     "metadata": "file checksums, image statistics, measured costs",
@@ -52,15 +54,31 @@ def clear_cache(*, everything: bool = False) -> str:
 
     Returns:
         A sentence that states how much space was freed.
+
+    Raises:
+        StorageError: All data is to be deleted, but the cache folder also contains folders that are not part of the
+            cache; nothing is deleted then.
     """
+    if everything:
+        _require_own_folder(paths.cache_folder())
     cleared = clear(paths.features_folder())
     freed = cleared.bytes
     for folder in _folders(paths.cache_folder()) if everything else ():
         if folder != paths.features_folder():
-            freed += sum(file.st_size for file in _files(folder))
+            before = sum(file.st_size for file in _files(folder))
             shutil.rmtree(folder, ignore_errors=True)
+            freed += before - sum(file.st_size for file in _files(folder))
     busy = f"; entries not deleted because they are in use: {len(cleared.skipped)}" if cleared.skipped else ""
     return f"{decimal(freed)} freed{busy}"
+
+
+def _require_own_folder(root: Path) -> None:
+    if others := [folder.name for folder in _folders(root) if folder.name not in DESCRIPTIONS]:
+        names, variable = ", ".join(map(printable, others[:5])), paths.CACHE_VARIABLE
+        raise StorageError(
+            f"nothing was deleted, because {root} also contains folders that are not part of the cache: {names}; set "
+            f"{variable} to a folder of its own, or delete the cached data by hand: {', '.join(DESCRIPTIONS)}"
+        )
 
 
 def _files(folder: Path) -> list[os.stat_result]:

@@ -209,7 +209,7 @@ def _study_table(recipe: Recipe) -> Table:
     text = "auto: the first run on this machine measures which format is fastest" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
-    table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}{_solved_heads(recipe)}")
+    table.add_row(*_trials(recipe, trials))
     for field, space in search_ranges(recipe).items():
         table.add_row(f"searched: {field}", _as_text(space))
     if recipe.promotion is None:
@@ -219,10 +219,13 @@ def _study_table(recipe: Recipe) -> Table:
     return table
 
 
-def _solved_heads(recipe: Recipe) -> str:
+def _trials(recipe: Recipe, trials: int) -> tuple[str, str]:
     kinds = recipe.head.kind.choices if isinstance(recipe.head.kind, Choice) else (recipe.head.kind,)
-    solved = [kind for kind in kinds if kind != "linear"]
-    return f"; solved without epochs: {', '.join(solved)}" if solved else ""
+    if "linear" not in kinds:
+        return "trials", f"{trials}; heads are solved, without epochs and optimizer"
+    solved = ", ".join(kind for kind in kinds if kind != "linear")
+    note = f"; {solved}: solved, without epochs and optimizer" if solved else ""
+    return "trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}{note}"
 
 
 def _as_text(value: object) -> str:

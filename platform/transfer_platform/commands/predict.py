@@ -13,6 +13,7 @@ from transfer_platform.data.catalog import scan_folder
 from transfer_platform.errors import DataError
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import evaluation_report
+from transfer_platform.file_problems import printable
 from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.sources.walk import walk
@@ -43,6 +44,8 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         RegistryError: The model does not exist.
     """
     require_writable(out)
+    if out.exists() and out.suffix.lower() != ".csv":
+        raise DataError(f"{printable(out)} exists and is not a .csv file, so it is not replaced; specify another file")
     files, problems = _files(folder)
     files = [path for path in files if path != out.resolve()]
     loaded = load_model(model)
@@ -142,7 +145,12 @@ def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
     with atomic_write(out) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["file", *EMPTY_ROW, "error"])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "file": _encodable(str(row["file"]))} for row in rows)
+
+
+def _encodable(name: str) -> str:
+    """Returns a file name, with escapes if it is not valid UTF-8."""
+    return printable(name) if any("\ud800" <= each <= "\udfff" for each in name) else name
 
 
 def _probabilities(loaded: LoadedModel, paths: Sequence[Path], progress: Progress) -> NDArray[np.float32]:

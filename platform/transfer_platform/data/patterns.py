@@ -59,6 +59,12 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
         DataError: Some patterns match nothing or point outside the source; the message lists all of them.
     """
     root = root.resolve()
+    for pattern in patterns:
+        if any("**" in part and part != "**" for part in pattern.split("/")):
+            raise DataError(
+                f"dataset.{field}: in {pattern!r}, ** must be a whole part of the path; for files in all folders, "
+                f"write {re.sub(r'[*][*]+', '**/*', pattern, count=1)!r}"
+            )
     matches = {pattern: frozenset(_glob(root, pattern)) for pattern in patterns}
     unmatched = [pattern for pattern, files in matches.items() if not files]
     lines = [f"{pattern!r} matches no file{_suggest_file(root, pattern)}" for pattern in unmatched]

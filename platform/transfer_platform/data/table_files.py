@@ -54,7 +54,7 @@ def read_table(file: Path, columns: Collection[str]) -> Table:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             if suffix == JSON_LINES:
-                return _parse_json(stream)
+                return _parse_json(stream, columns)
             return _parse_text(csv.reader(stream, delimiter=DELIMITERS[suffix], strict=True))
     except UnicodeDecodeError as error:
         raise DataError(
@@ -79,7 +79,7 @@ def read_columns(file: Path) -> list[str]:
     try:
         with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
             if suffix == JSON_LINES:
-                return _parse_json(stream).columns
+                return _parse_json(stream, ()).columns
             header = csv.reader([stream.readline()], delimiter=DELIMITERS[suffix])
             return [name.strip() for name in next(header, [])]
     except csv.Error:  # such as a field that is longer than the limit
@@ -100,8 +100,8 @@ def _parse_text(reader: Iterator[list[str]]) -> Table:
     return table
 
 
-def _parse_json(lines: Iterator[str]) -> Table:
-    """Parses one JSON object per line; missing values become empty cells."""
+def _parse_json(lines: Iterator[str], used: Collection[str]) -> Table:
+    """Parses one JSON object per line; missing values become empty cells. Values of `used` columns must be scalars."""
     table = Table([])
     objects = list[tuple[int, dict[str, object]]]()
     for number, line in enumerate(lines, 1):
@@ -117,8 +117,22 @@ def _parse_json(lines: Iterator[str]) -> Table:
         else:
             table.errors.append((number, 'is not a JSON object (example: {"file_name": "a.png", "label": "ant"})'))
     table.columns = list(dict.fromkeys(name for _, found in objects for name in found))
-    table.rows = [(number, {name: _as_text(found.get(name)) for name in table.columns}) for number, found in objects]
+    for number, found in objects:
+        if errors := [*_value_errors(found, used)]:
+            table.errors += [(number, error) for error in errors]
+        else:
+            table.rows.append((number, {name: _as_text(found.get(name)) for name in table.columns}))
     return table
+
+
+def _value_errors(found: dict[str, object], used: Collection[str]) -> Iterator[str]:
+    for name, value in found.items():
+        if name not in used and name.casefold() not in used:
+            continue
+        if isinstance(value, list | dict):
+            yield f"its {name!r} is {json.dumps(value)[:60]}, but must be text or a number"
+        elif isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+            yield f"its {name!r} is {json.dumps(value)[:60]}, which contains half of a surrogate pair"
 
 
 def _as_text(value: object) -> str:

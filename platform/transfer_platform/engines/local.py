@@ -69,6 +69,8 @@ class LocalEngine(Engine):
             result = self._trainer.train(recipe, after_epoch)
             value = result.best.metrics[self._objective.metric]
             run.set_tags({"platform.best_epoch": result.best.number})
+            chosen = {name: value for name, value in result.best.metrics.items() if name.startswith("head/")}
+            run.log_params({f"chosen.{name}": f"{value:.6g}" for name, value in chosen.items()})
             saved_value = checkpoint.metadata(self._checkpoint_path).get("value")
             if saved_value is None or self._objective.is_better(value, float(saved_value)):
                 self._save(trial.number, value, result)

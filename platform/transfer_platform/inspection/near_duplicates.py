@@ -52,7 +52,7 @@ def near_duplicates(splits: Mapping[str, Sequence[ImageRecord]], similar: Sequen
             if image.sha256 in set_of:  # copies of the same content within a split are listed once
                 members_of[set_of[image.sha256]].setdefault((split, image.sha256), image)
     for found in members_of.values():
-        members = [(split, image) for (split, _), image in found.items()]
+        members = _each_place_first([(split, image) for (split, _), image in found.items()])
         kind = "near duplicate"
         if len({split for split, _ in members}) > 1:
             kind = "near duplicate across splits"
@@ -61,6 +61,15 @@ def near_duplicates(splits: Mapping[str, Sequence[ImageRecord]], similar: Sequen
         locations = ", ".join(f"{split}/{image.label}" for split, image in members[:8])
         more = f" and {len(members) - 8} more" if len(members) > 8 else ""
         yield Finding(kind, tuple(image.path for _, image in members), locations + more)
+
+
+def _each_place_first(members: Sequence[tuple[str, ImageRecord]]) -> list[tuple[str, ImageRecord]]:
+    """Moves one image of each split and class to the front, so that a shortened list shows all places."""
+    first = {(split, image.label): index for index, (split, image) in reversed([*enumerate(members)])}
+    leading = sorted(first.values())
+    return [members[index] for index in leading] + [
+        member for index, member in enumerate(members) if index not in set(leading)
+    ]
 
 
 def group_similar(

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from transfer_platform.solvers.linear_path import LinearPath, weighted_mean
 
+SMALLEST_SHARE = 1e-10
+"""Smallest variance within classes, as a share of the total variance."""
+
 
 def lda_path(features: Tensor, targets: Tensor, weights: Tensor, values: Sequence[float]) -> LinearPath:
     """Returns linear discriminants for each shrinkage g and each weighting.
@@ -41,7 +44,9 @@ def _lda(features: Tensor, targets: Tensor, weights: Tensor, shrinkages: Tensor)
     signs = torch.cat([torch.ones(len(features)), -priors]).to(rows)
     eigenvalues, vectors = torch.linalg.eigh(rows.T @ (rows * signs[:, None]))
     eigenvalues = eigenvalues.clamp(min=0)
-    shrunk = (1 - shrinkages[:, None]) * eigenvalues + shrinkages[:, None] * (eigenvalues.sum() / width)
+    # Images that are equal within each class have no covariance; a small part of the total variance takes its place.
+    variance = torch.maximum(eigenvalues.sum(), SMALLEST_SHARE * (features.square().sum(dim=1) @ shares.sum(dim=1)))
+    shrunk = (1 - shrinkages[:, None]) * eigenvalues + shrinkages[:, None] * (variance / width)
     weight = ((means @ vectors) / shrunk[:, None]) @ vectors.T
     bias = priors.log() - (weight * means).sum(dim=2) / 2
     weight = weight if rotation is None else weight @ rotation.T
@@ -54,6 +59,7 @@ def prototype_path(features: Tensor, targets: Tensor, weights: Tensor) -> Linear
     `-|x - mean_c|^2 / 2` is `mean_c x - |mean_c|^2 / 2` up to a term that is equal for all classes. See `lda_path` for
     the arguments.
     """
+    center = features.double().mean(dim=0)  # without a common offset, float32 logits are more exact
     shares = targets.double() * weights.double()[:, :, None]
-    means = (shares / shares.sum(dim=1, keepdim=True)).mT @ features.double()
-    return LinearPath(means[None], -means.square().sum(dim=2)[None] / 2)
+    means = (shares / shares.sum(dim=1, keepdim=True)).mT @ (features.double() - center)
+    return LinearPath(means[None], (-means.square().sum(dim=2) / 2 - means @ center)[None])

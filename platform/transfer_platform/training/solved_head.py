@@ -5,6 +5,7 @@ solver returns the heads for all values of its hyperparameter and all folds in o
 place of an epoch.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from transfer_platform.solvers.ridge import ridge_path
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.class_weights import balanced_weights
 from transfer_platform.training.loop import EpochResult, FitResult, Objective
+
+SCORE_SCALE = 3.0
+"""Root mean square of scores that are not logits; temperature scaling finds the exact factor."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +54,44 @@ class HeadSolver:
 
     Attributes:
         solve: Returns the heads for V values of the hyperparameter and all folds.
-        hyperparameter: Name in metrics and messages.
+        hyperparameter: Name in metrics and parameters; None if there is none.
         values: Values of the hyperparameter for features whose mean squared distance from their mean is 1.
         power: The value for features that are s times as large is `value * s**power`.
-        sharpness: Factor that brings the scores into the range of logits, so that temperature scaling can calibrate
-            them; None if the scores are calibrated logits already.
+        has_logits: Whether the scores are logits. If not, they are scaled so that their root mean square over training
+            images and classes is `SCORE_SCALE`.
         needs_all_classes: Whether every class needs a training image in every fold.
     """
 
     solve: Callable[[Problem, Sequence[float]], LinearPath]
-    hyperparameter: str
+    hyperparameter: str | None
     values: tuple[float, ...]
     power: int
-    sharpness: float | None = None
+    has_logits: bool = False
     needs_all_classes: bool = False
+
+    def solve_scaled(self, problem: Problem, values: Sequence[float]) -> LinearPath:
+        """Returns heads with logits: for each value and fold, with scores of zero mean over classes, and scaled."""
+        path = self.solve(problem, values)
+        if self.has_logits:
+            return path
+        weight, bias = path.weight - path.weight.mean(dim=2, keepdim=True), path.bias - path.bias.mean(-1, keepdim=True)
+        used = (problem.weights > 0).double()
+        for fold in range(len(problem.weights)):
+            rows = problem.features[used[fold] > 0]
+            scores = rows @ weight[:, fold].mT + bias[:, fold, None]
+            size = scores.square().mean(dim=(1, 2)).sqrt().clamp(min=1e-300)
+            weight[:, fold] *= (SCORE_SCALE / size)[:, None, None]
+            bias[:, fold] *= (SCORE_SCALE / size)[:, None]
+        return LinearPath(weight, bias)
 
     def held_out_logits(self, problem: Problem) -> Tensor:
         """Returns the logits (V, N, C) of all images for all values; 0 for images that are never held out."""
-        path = self.solve(problem, self.values)
+        path = self.solve_scaled(problem, self.values)
         logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
         for fold in range(len(problem.weights)):
             held_out = problem.folds == fold
             logits[:, held_out] = problem.features[held_out] @ path.weight[:, fold].mT + path.bias[:, fold, None]
-        return logits * (self.sharpness or 1.0)
+        return logits
 
 
 class _LogisticSolver(HeadSolver):
@@ -91,28 +110,26 @@ SOLVERS: Mapping[str, HeadSolver] = {
         "C",
         tuple(10 ** (step / 8) for step in range(-8, 33)),
         power=-2,
+        has_logits=True,
     ),
     "ridge": HeadSolver(
         lambda given, values: ridge_path(given.features, given.targets, given.weights, values),
         "alpha",
         tuple(10 ** (step / 8) for step in range(-24, 25)),
         power=2,
-        sharpness=10,
     ),
     "lda": HeadSolver(
         lambda given, values: lda_path(given.features, given.targets, given.weights, values),
         "shrinkage",
         tuple(2**-step for step in range(12)),
         power=0,
-        sharpness=0.1,
         needs_all_classes=True,
     ),
     "prototype": HeadSolver(
         lambda given, _values: prototype_path(given.features, given.targets, given.weights),
-        "none",
+        None,
         (1.0,),
         power=0,
-        sharpness=10,
         needs_all_classes=True,
     ),
 }
@@ -132,7 +149,10 @@ class SolvedHead:
     def __init__(self, kind: str, features: Tensor, classes: Sequence[str], config: TrainingConfig) -> None:
         self._kind, self._solver, self._classes, self._config = kind, SOLVERS[kind], classes, config
         rows = features.to("cpu", torch.float64)
-        self._scale = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean().sqrt()) or 1.0
+        self._scale = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean().sqrt())
+        if not 0 < self._scale < math.inf:
+            state = "equal for all images" if self._scale == 0 else "not finite"
+            raise TrainingError(f"head.kind: {kind}: the backbone's features are {state}; check backbone.weights")
         self._features = rows / self._scale
 
     def fit(
@@ -159,15 +179,14 @@ class SolvedHead:
             all_logits = self._solver.held_out_logits(problem)[:, held_out]
         except ArithmeticError as error:
             raise self._failure(error) from error
+        if not all_logits.isfinite().all():
+            raise self._failure(ArithmeticError("a solution is not finite"))
         seconds = (time.perf_counter() - start) / len(all_logits)
         results = []
         for number, logits in enumerate(all_logits, start=1):
             results.append(EpochResult(number, {**self._metrics(number, logits, labels), "seconds": seconds}))
             after_value(results[-1])
-        best = results[0]
-        for result in results[1:]:
-            if objective.is_better(result.metrics[objective.metric], best.metrics[objective.metric]):
-                best = result
+        best = min(results, key=lambda result: _rank(result, objective))
         return FitResult(tuple(results), best, all_logits[best.number - 1].float())
 
     def refit(self, data: TrialData, number: int) -> tuple[Tensor, Tensor]:
@@ -177,11 +196,10 @@ class SolvedHead:
             Weights (C, F) and biases (C,) for the original features.
         """
         try:
-            path = self._solver.solve(self._problem([data]), self._solver.values[number - 1 : number])
+            path = self._solver.solve_scaled(self._problem([data]), [self._solver.values[number - 1]])
         except ArithmeticError as error:
             raise self._failure(error) from error
-        factor = self._solver.sharpness or 1.0
-        return path.weight[0, 0] * (factor / self._scale), path.bias[0, 0] * factor
+        return path.weight[0, 0] / self._scale, path.bias[0, 0]
 
     def _problem(self, folds: Sequence[TrialData]) -> Problem:
         smoothing, classes = self._config.label_smoothing, len(self._classes)
@@ -217,11 +235,17 @@ class SolvedHead:
         return TrainingError(f"head.kind: {self._kind}: {error}")
 
     def _metrics(self, number: int, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Returns the validation metrics, after temperature scaling if the scores are not logits."""
+        """Returns the validation metrics after temperature scaling, as in the served model."""
         solver = self._solver
-        temperature = 1.0 if solver.sharpness is None else fit_temperature(logits.numpy(), labels.numpy())
+        temperature = fit_temperature(logits.numpy(), labels.numpy())
         probabilities = functional.softmax(logits / temperature, dim=1)
         metrics = {f"validation/{name}": value for name, value in scores(labels.numpy(), probabilities.numpy()).items()}
-        if len(solver.values) > 1:
+        if solver.hyperparameter:
             metrics[f"head/{solver.hyperparameter}"] = solver.values[number - 1] * self._scale**solver.power
         return metrics
+
+
+def _rank(result: EpochResult, objective: Objective) -> tuple[float, float]:
+    """Returns a key that is smaller for better results; results with equal metrics are ranked by their loss."""
+    value = result.metrics[objective.metric]
+    return (value if objective.minimizes else -value), result.metrics["validation/loss"]

@@ -131,7 +131,9 @@ class TrialTrainer:
         network = self.untrained_network(recipe)
         size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
         images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
-        _require_solvable(recipe, network)
+        if recipe.head.kind != "linear":
+            _require_solvable(recipe, network)
+            return
         cached.trainable.train()
         with trial_failures("first step"), autocast(self.device, self.precision):
             logits, auxiliary_logits = network.forward_with_auxiliary(images)
@@ -199,13 +201,15 @@ class TrialTrainer:
 
     def _solve(self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None]) -> FitResult:
         folds = self._fold_data(data) if self.splits.folds else [data]
-        result = self._solved_head(recipe).fit(folds, objective(recipe), after_value)
+        head = self._solved_head(recipe)
+        result = head.fit(folds, objective(recipe), after_value)
         if self.splits.folds:
             return result
-        self._refit(recipe, data, result.best.number)
+        self._with_head(recipe, *head.refit(data, result.best.number))
         return replace(result, weights=self._cached_network(recipe).trainable.copy())
 
     def _solved_head(self, recipe: Recipe) -> SolvedHead:
+        """Extracts the features of all images; resets the trial's network."""
         network = self.untrained_network(recipe)
         _require_solvable(recipe, network)
         features = self.features(recipe, network, range(len(self.splits.development)))
@@ -214,13 +218,15 @@ class TrialTrainer:
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
         """Trains a network for a number of epochs, or solves its head for the value with this number."""
         if recipe.head.kind != "linear":
-            solution = self._solved_head(recipe).refit(data, epochs)
-            network = self.untrained_network(recipe)
-            network.set_head(*solution)
-            return network.eval()
+            return self._with_head(recipe, *self._solved_head(recipe).refit(data, epochs))
         network = self.untrained_network(recipe)
         with threads_for(recipe.training.batch_size * data.inputs.elements):
             refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
+        return network.eval()
+
+    def _with_head(self, recipe: Recipe, weight: Tensor, bias: Tensor) -> Network:
+        network = self.untrained_network(recipe)
+        network.set_head(weight, bias)
         return network.eval()
 
     def _training_config(self, recipe: Recipe) -> TrainingConfig:

@@ -81,6 +81,8 @@ def without_memory() -> dict[str, object]:
         tested(torch.zeros(2, 3, 64, 64, device=GPUS[0]))
     except RuntimeError as error:
         message, recognized = str(error), is_out_of_memory(error)
+    else:
+        raise AssertionError("the forward pass has enough memory")
     return {"error": message, "recognized": recognized, "precision": select_precision(RECIPE, GPUS[0], lambda: tested)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -291,3 +292,9 @@ def test_a_cache_that_cannot_be_written_to_costs_time_and_nothing_else(folder, i
     (isolated / "file").write_text("no folder")
     monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file" / "cache"))
     assert scan_valid(folder).images
+
+
+@pytest.mark.parametrize(("pattern", "remedy"), [("**.png", "'**/*.png'"), ("ant/**1.png", "'ant/**/*1.png'")])
+def test_two_stars_within_a_part_of_a_pattern_are_refused(tmp_path: Path, pattern: str, remedy: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"write {remedy}")):
+        match_files(tmp_path, [pattern], "exclude")

@@ -15,6 +15,7 @@ import pytest
 from pyarrow import parquet
 
 from transfer_platform.data.dataset import open_dataset
+from transfer_platform.data.manifest import read_manifest
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError, SourceError, SplitError
 from transfer_platform.inspection.inspection import Inspection
@@ -515,3 +516,21 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     table(base / "photos.csv", [["link/../0.png", "ant"], *rows(folder)])
     assert {image.path.parent.name for image in read(base).train} <= {"ant", "bee", "elsewhere"}
     assert (elsewhere / "0.png").resolve() in {image.path for images in read(base).by_name.values() for image in images}
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ('["ant", "bee"]', 'its \'label\' is ["ant", "bee"], but must be text or a number'),
+        ('{"name": "ant"}', 'its \'label\' is {"name": "ant"}, but must be text or a number'),
+        ('"\\ud83d"', "which contains half of a surrogate pair"),
+    ],
+)
+def test_json_values_that_are_no_labels_are_errors_of_their_line(tmp_path: Path, label: str, reason: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(f'{{"path": "a.png", "label": {label}, "boxes": [1, 2]}}\n{{"path": "b.png", "label": 1}}\n')
+    manifest = read_manifest(file)
+    assert [row.label for row in manifest.rows] == ["1"]
+    [(number, error)] = manifest.errors
+    assert number == 1
+    assert reason in error

@@ -204,3 +204,10 @@ def test_groups_are_those_of_comparing_all_pairs(seed) -> None:
     found = group_similar(headers, hashes, shuffled, block=(8, 20), pairs_at_once=7)
     assert found == [members for members in expected if len(members) > 1]
     assert len(found) > 3
+
+
+def test_every_split_and_class_of_a_large_group_is_listed() -> None:
+    records = images("a" * 20 + "z")
+    [finding] = near_duplicates({"train": records}, [[image.sha256 for image in records]])
+    assert finding.detail.startswith("train/a, train/z, train/a, ")
+    assert [str(path) for path in finding.files[:2]] == ["/0", "/20"]

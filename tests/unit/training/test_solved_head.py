@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from transfer_platform.errors import TrainingError
+from transfer_platform.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 from transfer_platform.recipe.schema import TrainingConfig
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.loop import EpochResult, FitResult, Objective
@@ -60,7 +61,8 @@ def test_the_logits_are_those_of_scikit_learn_for_images_that_were_held_out() ->
         model.fit(features[list(fold.train)], labels[list(fold.train)])
         expected[list(fold.validation)] = model.predict_proba(features[list(fold.validation)])
     np.testing.assert_allclose(result.logits.softmax(dim=1), expected, atol=1e-4)
-    assert result.best.metrics["validation/loss"] == pytest.approx(log_loss(labels, expected), abs=1e-4)
+    calibrated = (result.logits.double() / fit_temperature(result.logits.numpy(), labels.numpy())).softmax(dim=1)
+    assert result.best.metrics["validation/loss"] == pytest.approx(log_loss(labels, calibrated), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
@@ -107,6 +109,54 @@ def test_wrong_labels_of_almost_no_weight_do_less_harm(kind: str) -> None:
         logits = head.fit(folds, LOSS, lambda _: None).logits
         losses.append(float((logits.argmax(dim=1) != labels).float()[100:].mean()))
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_the_temperature_of_the_best_value_is_not_at_a_bound(kind: str) -> None:
+    _, labels = digits()
+    _, result, _ = solve(kind, make_folds(labels))
+    temperature = fit_temperature(result.logits.numpy(), labels.numpy())
+    assert 2 * MIN_TEMPERATURE < temperature < MAX_TEMPERATURE / 2
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+@pytest.mark.parametrize(("value", "state"), [(0.0, "equal for all images"), (float("nan"), "not finite")])
+def test_features_that_distinguish_nothing_are_refused(kind: str, value: float, state: str) -> None:
+    with pytest.raises(TrainingError, match=f"features are {state}; check backbone.weights"):
+        SolvedHead(kind, torch.full((COUNT, 8), value), CLASSES, TrainingConfig())
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_images_that_are_equal_within_each_class_are_classified(kind: str) -> None:
+    _, labels = digits()
+    features = torch.randn(10, 16, generator=torch.Generator().manual_seed(0))[labels]
+    head = SolvedHead(kind, features, CLASSES, TrainingConfig())
+    result = head.fit(make_folds(labels), LOSS, lambda _: None)
+    assert torch.equal(result.logits.argmax(dim=1), labels)
+
+
+def test_of_equally_accurate_values_the_one_with_the_smallest_loss_is_chosen() -> None:
+    _, labels = digits()
+    features = torch.randn(10, 16, generator=torch.Generator().manual_seed(0))[labels]
+    head = SolvedHead("ridge", features, CLASSES, TrainingConfig())
+    seen: list[EpochResult] = []
+    result = head.fit(make_folds(labels), Objective("validation/accuracy", False), seen.append)
+    equal = [epoch for epoch in seen if epoch.metrics["validation/accuracy"] == 1]
+    assert len(equal) > 1
+    assert result.best.metrics["validation/loss"] == min(epoch.metrics["validation/loss"] for epoch in equal)
+
+
+def test_a_common_offset_of_the_features_does_not_change_the_prototypes() -> None:
+    features, labels = digits()
+    every = make_folds(labels)[0]
+    solutions = [
+        SolvedHead("prototype", features + offset, CLASSES, TrainingConfig()).refit(every, 1) for offset in (0, 3000)
+    ]
+    logits = [
+        (features + offset) @ weight.float().T + bias.float()
+        for offset, (weight, bias) in zip((0, 3000), solutions, strict=True)
+    ]
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0.02)
 
 
 def test_balanced_class_weights_raise_the_recall_of_a_rare_class() -> None:
