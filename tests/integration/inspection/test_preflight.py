@@ -90,7 +90,7 @@ def test_valid_images_are_used_and_skipped_files_are_logged(
     assert left_out == sorted(name for kind in bad_kinds for name in expected[kind])
     artifacts = quarantine.parent
     assert {path.stem for path in artifacts.iterdir()} == {
-        *("report", "findings", "manifest", "quarantine", "label_errors")
+        *("report", "findings", "manifest", "quarantine", "label_errors", "first_batch")
     }
     with (artifacts / "manifest.csv").open() as file:
         used = {row["file"] for row in csv.DictReader(file)}

@@ -55,4 +55,4 @@ def test_classes_of_few_images_run_to_the_end(sizes, validation, workplaces) -> 
     out, _ = place.run("platform", "run", "shapes.yaml", *quick)
     assert "shapes version 1 is registered" in out
     [thresholds] = place.folder.glob("mlruns/**/thresholds.md")
-    assert ("| c | None |" in thresholds.read_text()) == (sizes[2] == 2)
+    assert ("| c | - |" in thresholds.read_text()) == (sizes[2] == 2)
