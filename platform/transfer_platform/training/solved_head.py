@@ -75,9 +75,8 @@ class HeadSolver:
         if self.has_logits:
             return path
         weight, bias = path.weight - path.weight.mean(dim=2, keepdim=True), path.bias - path.bias.mean(-1, keepdim=True)
-        used = (problem.weights > 0).double()
-        for fold in range(len(problem.weights)):
-            rows = problem.features[used[fold] > 0]
+        for fold, used in enumerate(problem.weights > 0):
+            rows = problem.features[used]
             scores = rows @ weight[:, fold].mT + bias[:, fold, None]
             size = scores.square().mean(dim=(1, 2)).sqrt().clamp(min=1e-300)
             weight[:, fold] *= (SCORE_SCALE / size)[:, None, None]
