@@ -17,6 +17,7 @@ from transfer_platform.plurals import counted
 from transfer_model.architecture import Architecture
 from transfer_model.classifier import FILES
 from transfer_platform import databases, paths
+from transfer_platform.commands._ladder import Ladder, rung_table
 from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer, network_variants
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.outcome import Outcome
@@ -123,7 +124,11 @@ class _Session:
 
     @cached_property
     def engine(self) -> LocalEngine:
-        best = self.home / f"{self.study.name}.safetensors"
+        return self.engine_for("")
+
+    def engine_for(self, suffix: str) -> LocalEngine:
+        """Returns an engine that saves the best of its trials to a file with the given suffix."""
+        best = self.home / f"{self.study.name}{suffix}.safetensors"
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[Architecture, PretrainedWeights]) -> None:
@@ -160,9 +165,16 @@ class _Session:
         if study.finished_count >= trials:
             self.say("all trials have finished")
         study.run(trials, self.engine.run_trial, report)
+        if self.recipe.search and self.recipe.search.ladder:
+            self.climb_ladder()
         if study.user_attrs.get("reported") != (logged := {"trials": study.finished_count, "run": self.parent.run_id}):
             log_study(self.parent, study)
             study.set_user_attr("reported", logged)
+
+    def climb_ladder(self) -> None:
+        """Tries deeper unfreezing of the best network; see `_ladder`."""
+        rungs = Ladder(self.recipe, self.splits, self.study, self.engine_for, self.say).climb()
+        self.parent.log_table(rung_table(rungs), "study/ladder.json")
 
     def conclude(self) -> Conclusion:
         """Evaluates and registers the best trial, unless an earlier process has done so."""
@@ -172,7 +184,8 @@ class _Session:
             return earlier
         number = self.study.best.number
         best = resolve(self.recipe, self.study.best.params)
-        fit = self.engine.restore(number, best)
+        suffix = f"-{best.backbone.freeze_through}" if self.study.best.is_rung else ""
+        fit = self.engine_for(suffix).restore(number, best)
         log_network(self.parent, self.trainer.untrained_network(best))
         log_first_batch(self.parent, *self.trainer.first_batch(best))
         predictions = validation_predictions(self.splits, fit.logits)

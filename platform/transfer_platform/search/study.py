@@ -4,7 +4,7 @@ Optuna is imported only in `transfer_platform.search`.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 MAX_GRID = 100
 """If there are at most this many combinations, each is proposed once, in random order."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_RUNG = "rung"
+"""User attribute of a trial that is a rung: its further values."""
+_LADDER = "ladder"
+"""User attribute of a study: the trial that the ladder started from, and the trial that it ended with."""
 
 
 class Pruned(Exception):  # noqa: N818 - a decision, not an error
@@ -40,6 +44,7 @@ class FinishedTrial:
         value: Ranking metric at the best epoch; None unless the trial completed.
         params: Hyperparameter values, keyed by dotted recipe field.
         failure: Error message if the trial failed; otherwise empty.
+        is_rung: Whether the trial was added to the search by `Study.run_rung`.
     """
 
     number: int
@@ -47,6 +52,7 @@ class FinishedTrial:
     value: float | None
     params: dict[str, Any]
     failure: str = ""
+    is_rung: bool = False
 
     def __str__(self) -> str:
         result = self.failure or ("" if self.value is None else f"{self.value:.4f}")
@@ -105,7 +111,7 @@ class Study:
                 direction="minimize" if minimizes else "maximize",
                 load_if_exists=True,
             )
-        self.name, self.space, self.pruning = name, space, pruning
+        self.name, self.space, self.pruning, self._minimizes = name, space, pruning, minimizes
 
     @property
     def user_attrs(self) -> dict[str, Any]:
@@ -123,8 +129,8 @@ class Study:
 
     @property
     def finished_count(self) -> int:
-        """Number of trials that have completed, been pruned or failed."""
-        return len(self.trials)
+        """Number of trials of the search that have completed, been pruned or failed; rungs are not counted."""
+        return sum(not trial.is_rung for trial in self.trials)
 
     @property
     def trials(self) -> list[FinishedTrial]:
@@ -134,14 +140,28 @@ class Study:
 
     @property
     def best(self) -> FinishedTrial:
-        """Completed trial with the best value; in case of a tie, the earliest one.
+        """The trial that the ladder ended with, or else the best trial of the search.
+
+        Raises:
+            StudyError: No trial has completed.
+        """
+        best, ladder = self.best_of_search, self.user_attrs.get(_LADDER)
+        if ladder is None or ladder["start"] != best.number:
+            return best
+        return next(trial for trial in self.trials if trial.number == ladder["end"])
+
+    @property
+    def best_of_search(self) -> FinishedTrial:
+        """Completed trial with the best value that is not a rung; in case of a tie, the earliest one.
 
         Raises:
             StudyError: No trial has completed.
         """
         trials = self.trials
-        if any(trial.state == TrialState.COMPLETE.name for trial in trials):
-            return _finished_trial(self.optuna_study.best_trial)
+        completed = [trial for trial in trials if trial.value is not None and not trial.is_rung]
+        if completed:
+            sign = 1 if self._minimizes else -1
+            return min(completed, key=lambda trial: sign * (trial.value or 0.0))
         raise StudyError(
             "\n  ".join(["no trial in the study completed:", *map(str, trials)])
             + "\nchange the recipe as the messages above suggest, or start a new study with --fresh"
@@ -150,11 +170,12 @@ class Study:
     def table(self) -> dict[str, list[object]]:
         """Returns a table of finished trials with columns `trial`, `state` and `value`, plus one per tuned field."""
         trials = self.trials
+        fields = dict.fromkeys([*self.space, *(field for trial in trials for field in trial.params)])
         return {
             "trial": [trial.number for trial in trials],
             "state": [trial.state for trial in trials],
             "value": [trial.value for trial in trials],
-            **{field: [trial.params.get(field) for trial in trials] for field in self.space},
+            **{field: [trial.params.get(field) for trial in trials] for field in fields},
         }
 
     def run(
@@ -172,11 +193,35 @@ class Study:
             while self.finished_count < trials:
                 on_trial_end(self._run_trial(self.optuna_study.ask(), objective, resumed=False))
 
+    def run_rung(
+        self, start: FinishedTrial, rung: Mapping[str, object], objective: Callable[[Trial], float]
+    ) -> FinishedTrial:
+        """Runs a trial beyond the search, unless an earlier process has finished it.
+
+        Args:
+            start: The trial whose values the rung shares.
+            rung: Further values of the rung, keyed by dotted recipe field.
+            objective: As for `run`.
+        """
+        with storage_errors(self._url):
+            values = {**start.params, **rung}
+            for trial in self.trials:
+                if trial.is_rung and trial.params == values:
+                    return trial
+            self.optuna_study.enqueue_trial(start.params, user_attrs={_RUNG: dict(rung)})
+            return self._run_trial(self.optuna_study.ask(), objective, resumed=False)
+
+    def set_ladder_result(self, start: FinishedTrial, end: FinishedTrial) -> None:
+        """Makes `end` the best trial for as long as `start` is the best trial of the search."""
+        self.set_user_attr(_LADDER, {"start": start.number, "end": end.number})
+
     def _run_trial(self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool) -> FinishedTrial:
         # not `ask(fixed_distributions=...)`: a trial killed while proposing values has only some of them
         values = {field: _suggest(trial, field, span) for field, span in self.space.items()}
+        rung = trial.user_attrs.get(_RUNG, {})
+        pruning = self.pruning and not rung
         try:
-            value = objective(Trial(trial, values, resumed=resumed, pruning=self.pruning))
+            value = objective(Trial(trial, {**values, **rung}, resumed=resumed, pruning=pruning))
         except Pruned:
             self.optuna_study.tell(trial, state=TrialState.PRUNED)
         except TrainingError as error:
@@ -210,4 +255,5 @@ def _suggest(trial: optuna.Trial, field: str, span: Range[Any] | Choice[Any]) ->
 
 def _finished_trial(trial: FrozenTrial) -> FinishedTrial:
     value = trial.value if trial.state is TrialState.COMPLETE else None
-    return FinishedTrial(trial.number, trial.state.name, value, trial.params, trial.user_attrs.get("failure", ""))
+    rung, failure = trial.user_attrs.get(_RUNG, {}), trial.user_attrs.get("failure", "")
+    return FinishedTrial(trial.number, trial.state.name, value, {**trial.params, **rung}, failure, bool(rung))

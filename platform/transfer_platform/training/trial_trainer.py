@@ -3,7 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -27,8 +29,9 @@ from transfer_platform.training.device import threads_for
 from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
 from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
+from transfer_platform.training.phases import Weights, numbers_within_phases, phase_recipes, run_phases
 from transfer_platform.training.precision import autocast, select_precision
-from transfer_platform.training.solved_head import SolvedHead
+from transfer_platform.training.solved_head import TEMPERATURE, SolvedHead
 
 
 class TrialTrainer:
@@ -79,31 +82,21 @@ class TrialTrainer:
             DivergedError: The loss is not finite.
             TrainingError: The network cannot be trained with the values in the recipe.
         """
-        cached = self._cached_network(recipe)
-        inputs = self._inputs(recipe, cached)
-        data = self._trial_data(recipe, inputs)
-        if recipe.head.kind != "linear":
-            return self._solve(recipe, data, after_epoch)
-        network = cached.reset(recipe.seed, recipe.head.dropout)
-        options = FitOptions(self._training_config(recipe), self.precision, objective(recipe), after_epoch)
-        with threads_for(recipe.training.batch_size * inputs.elements):
-            if self.splits.folds:
-                return cross_validate(network, self._fold_data(data), options)
-            return fit(network, data, options)
+        phases = phase_recipes(recipe)
+        if len(phases) == 1:
+            return self._train_phase(recipe, (), after_epoch)
+        return run_phases(phases, partial(self._train_phase, calibrated=True), objective(recipe), after_epoch)
 
     def finalize(self, recipe: Recipe, result: FitResult) -> Network:
         """Returns the final network of a trial in eval mode.
 
         The network has the weights of the best epoch; with cross-validation, it is retrained on all training images for
-        the best number of epochs. `result` may come from an earlier process.
+        the best number of epochs of each phase. `result` may come from an earlier process.
         """
-        cached = self._cached_network(recipe)
         if result.weights:
-            network = cached.reset(recipe.seed, recipe.head.dropout)
-            cached.trainable.restore(result.weights)
-            return network.eval()
-        data = self._trial_data(recipe, self._inputs(recipe, cached))
-        return self._refit(recipe, data, result.best.number)
+            return self._network_with(recipe, result.weights).eval()
+        data = self._trial_data(recipe, self._inputs(recipe, self._cached_network(recipe)))
+        return self._refit(recipe, data, result)
 
     def untrained_network(self, recipe: Recipe) -> Network:
         """Returns a trial's network before training."""
@@ -172,7 +165,7 @@ class TrialTrainer:
         weights = cached.trainable.copy()
         try:
             for fold in self._fold_data(self._trial_data(recipe, self._inputs(recipe, cached))):
-                yield self._refit(recipe, fold, result.best.number), fold
+                yield self._refit(recipe, fold, result), fold
         finally:
             cached.trainable.restore(weights)
 
@@ -199,14 +192,53 @@ class TrialTrainer:
         labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)
         return label_rows(recipe.head.label_map, labels, self.splits.classes)
 
-    def _solve(self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None]) -> FitResult:
-        folds = self._fold_data(data) if self.splits.folds else [data]
-        head = self._solved_head(recipe)
+    def _train_phase(
+        self,
+        recipe: Recipe,
+        starts: Sequence[Weights],
+        after_epoch: Callable[[EpochResult], None],
+        *,
+        calibrated: bool = False,
+    ) -> FitResult:
+        """Trains or solves a phase; starts from pretrained weights, of which some are replaced by those in `starts`.
+
+        If `calibrated`, metrics are computed after temperature scaling, and the result of a solved head has the scaled
+        weights of all folds, with scaled logits.
+        """
+        inputs = self._inputs(recipe, self._cached_network(recipe))
+        data = self._trial_data(recipe, inputs)
+        if recipe.head.kind != "linear":
+            return self._solve(recipe, data, after_epoch, calibrated=calibrated)
+        options = FitOptions(
+            self._training_config(recipe), self.precision, objective(recipe), after_epoch, calibrated=calibrated
+        )
+        with threads_for(recipe.training.batch_size * inputs.elements):
+            if self.splits.folds:
+                network = self.untrained_network(recipe)
+                return cross_validate(network, self._fold_data(data), options, starts)
+            return fit(self._network_with(recipe, *starts), data, options)
+
+    def _solve(
+        self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None], *, calibrated: bool
+    ) -> FitResult:
+        folds, head = self._fold_data(data) if self.splits.folds else [data], self._solved_head(recipe)
         result = head.fit(folds, objective(recipe), after_value)
-        if self.splits.folds:
+        if self.splits.folds and not calibrated:
             return result
-        self._with_head(recipe, *head.refit(data, result.best.number))
-        return replace(result, weights=self._cached_network(recipe).trainable.copy())
+        temperature = result.best.metrics[TEMPERATURE] if calibrated else 1.0
+        weights = [self._solved_weights(recipe, head, fold, result.best.number, temperature) for fold in folds]
+        result = replace(result, logits=result.logits / temperature)
+        return (
+            replace(result, fold_weights=tuple(weights)) if self.splits.folds else replace(result, weights=weights[0])
+        )
+
+    def _solved_weights(
+        self, recipe: Recipe, head: SolvedHead, data: TrialData, number: int, temperature: float
+    ) -> dict[str, Tensor]:
+        """Returns the head that is solved for the value with the given number, divided by a temperature."""
+        weight, bias = head.refit(data, number)
+        self.untrained_network(recipe).set_head(weight / temperature, bias / temperature)
+        return self._cached_network(recipe).trainable.copy()
 
     def _solved_head(self, recipe: Recipe) -> SolvedHead:
         """Extracts the features of all images; resets the trial's network."""
@@ -215,19 +247,34 @@ class TrialTrainer:
         features = self.features(recipe, network, range(len(self.splits.development)))
         return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
 
-    def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
-        """Trains a network for a number of epochs, or solves its head for the value with this number."""
-        if recipe.head.kind != "linear":
-            return self._with_head(recipe, *self._solved_head(recipe).refit(data, epochs))
-        network = self.untrained_network(recipe)
-        with threads_for(recipe.training.batch_size * data.inputs.elements):
-            refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
-        return network.eval()
+    def _refit(self, recipe: Recipe, data: TrialData, result: FitResult) -> Network:
+        """Repeats the phases that led to a result on other data, each for the same number of epochs or same value."""
+        phases = phase_recipes(recipe)
+        weights: dict[str, Tensor] = {}
+        for phase, end, number in zip(
+            phases, result.phases, numbers_within_phases(phases, result.phases), strict=False
+        ):
+            if phase.head.kind != "linear":
+                temperature = end.metrics[TEMPERATURE] if len(phases) > 1 else 1.0
+                weights = self._solved_weights(phase, self._solved_head(phase), data, number, temperature)
+                continue
+            network, of_phase = self._network_with(phase, weights), self._of_phase(phase, data)
+            with threads_for(phase.training.batch_size * of_phase.inputs.elements):
+                refit(network, of_phase, self._training_config(phase), precision=self.precision, epochs=number)
+            weights = self._cached_network(phase).trainable.copy()
+        return self._network_with(recipe, weights).eval()
 
-    def _with_head(self, recipe: Recipe, weight: Tensor, bias: Tensor) -> Network:
-        network = self.untrained_network(recipe)
-        network.set_head(weight, bias)
-        return network.eval()
+    def _of_phase(self, phase: Recipe, data: TrialData) -> TrialData:
+        """Returns the training and validation images of `data` with the inputs of another phase."""
+        inputs = self._inputs(phase, self._cached_network(phase))
+        return replace(self._trial_data(phase, inputs), train=data.train, validation=data.validation)
+
+    def _network_with(self, recipe: Recipe, weights: Weights = MappingProxyType({})) -> Network:
+        """Returns a trial's network before training, with some of its weights replaced."""
+        network, cached = self.untrained_network(recipe), self._cached_network(recipe)
+        if weights:
+            cached.trainable.restore({**cached.initial_state, **weights})
+        return network
 
     def _training_config(self, recipe: Recipe) -> TrainingConfig:
         labels = self._labels[: len(self.splits.train)]
