@@ -77,10 +77,10 @@ class Ladder:
         Rungs that an earlier process has finished are not run again.
         """
         start = self.study.best_of_search
-        best, winner, rungs = self._losses(start, self.engine("")), start, []
+        best, winner, rungs = self._losses(start, self.engine("")), start, list[Rung]()
         for stage in self._stages(start):
             trial = self._run(stage, start)
-            losses = None if trial is None else self._losses(trial, self.engine(f"-{stage}"))
+            losses = None if trial is None else self._losses(trial, self.engine(f"-{stage}"), best)
             rungs.append(_rung(stage, trial, best, losses))
             self.say(str(rungs[-1]))
             if trial is None or losses is None or not rungs[-1].is_accepted:
@@ -107,8 +107,13 @@ class Ladder:
         completed = [trial for trial in trials if trial.value is not None]
         return min(completed, key=lambda trial: trial.value or 0.0, default=None)
 
-    def _losses(self, trial: FinishedTrial, engine: LocalEngine) -> Losses:
-        logits = engine.restore(trial.number, resolve(self.recipe, trial.params)).logits.double().numpy()
+    def _losses(self, trial: FinishedTrial, engine: LocalEngine, start: Losses | None = None) -> Losses:
+        """Returns the losses of a trial; `start` if no epoch of its final phase was better than the start."""
+        recipe = resolve(self.recipe, trial.params)
+        result = engine.restore(trial.number, recipe)
+        if start is not None and len(result.phases) <= len(recipe.training.initial_phases):
+            return start
+        logits = result.logits.double().numpy()
         labels = np.array([self.splits.classes.index(image.label) for image in self.splits.selection])
         log_probabilities = log_softmax(logits / fit_temperature(logits, labels), axis=1)
         losses: Losses = -log_probabilities[np.arange(len(labels)), labels]

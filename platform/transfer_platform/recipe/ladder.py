@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from transfer_model import catalog
 from transfer_model.architecture import Architecture
 from transfer_model.stages import count_through
 from transfer_platform.recipe.schema import PhaseConfig, Recipe, SolvedKind
@@ -21,6 +20,8 @@ _DEFAULT_SHARES = (0.75, 0.5, 0.25, 0.0)
 
 def rung_stages(ladder: LadderConfig, backbone: Architecture, freeze_through: str) -> list[str]:
     """Returns the value of `freeze_through` for each rung, leaving out those that unfreeze nothing more."""
+    from transfer_model import catalog  # imports slowly
+
     names = [stage.name for stage in catalog.backbone_info(backbone).stages]
     counts = [round(share * len(names)) for share in _DEFAULT_SHARES]
     stages = ladder.stages or tuple(names[count - 1] if count else "none" for count in counts)

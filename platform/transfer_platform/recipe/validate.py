@@ -17,6 +17,7 @@ from transfer_platform.recipe.compose import absolute, is_local
 from transfer_platform.recipe.error_messages import FieldError
 from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
 from transfer_platform.recipe.label_map import label_problems, pretrained_labels
+from transfer_platform.recipe.phase_checks import phase_errors, phase_stage_errors
 from transfer_platform.recipe.schema import EMBEDDED_DATASETS
 from transfer_platform.recipe.yaml_tree import format_path
 from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem
@@ -92,6 +93,7 @@ def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
     yield from _long_warmups(fields)
     yield from _impossible_thresholds(fields)
     yield from _solved_head_errors(fields)
+    yield from phase_errors(fields)
 
 
 def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
@@ -184,7 +186,7 @@ def _solved_head_errors(fields: ValidFields) -> Iterator[FieldError]:
         yield FieldError(_LABEL_MAP, f"has no effect, because {reason}; remove it or use head.kind: linear")
     if len(solved) < len(kinds):
         return
-    if fields.get("dataset.augmentation") not in (None, "none"):
+    if fields.get("dataset.augmentation") not in (None, "none") and not fields.is_set(("search", "ladder")):
         message = f"has no effect, because {reason} of the original images; remove it or use head.kind: linear"
         yield FieldError(("dataset", "augmentation"), message)
     for path in fields.ranges():
@@ -258,6 +260,7 @@ def _backbone_errors(fields: ValidFields) -> Iterator[FieldError]:
             yield FieldError(path, str(error))
     for path, stage in fields.possible_values("backbone.freeze_through").items():
         yield from _stage_errors(path, stage, backbones)
+    yield from phase_stage_errors(fields, backbones)
     yield from _label_errors(fields, backbones)
     if (weights := fields.get("backbone.weights")) and not is_weights_file(weights):
         yield from _weights_errors(weights, backbones)
