@@ -1,5 +1,7 @@
 """Size of a nearest-neighbor head, which stores the features of all training images."""
 
+from rich.filesize import decimal
+
 from transfer_platform.errors import TrainingError
 
 MAX_BYTES = 1_000_000_000
@@ -21,6 +23,6 @@ def require_storable(images: int, features: int, backbone: object) -> None:
     if size > MAX_BYTES:
         raise TrainingError(
             f"head.kind: knn would store {features:,} features of {backbone} for each of {images:,} training images: "
-            f"{size / 1e6:,.0f} MB, but at most {MAX_BYTES / 1e6:,.0f} MB are allowed; use head.kind: logistic or "
-            "ridge, or a backbone with fewer features"
+            f"{decimal(size)}, but at most {decimal(MAX_BYTES)} are allowed; use head.kind: logistic or ridge, or a "
+            "backbone with fewer features"
         )
