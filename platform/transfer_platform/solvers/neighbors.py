@@ -17,7 +17,7 @@ def total_smoothing(label_smoothing: float) -> float:
 
     If every neighbor gives the share `label_smoothing` of its vote to all classes, so do the votes together.
     """
-    return 1 - (1 - SMOOTHING) * (1 - label_smoothing)
+    return SMOOTHING + (1 - SMOOTHING) * label_smoothing
 
 
 def held_out_logits(

@@ -1,4 +1,4 @@
-"""Size of a nearest-neighbor head, which stores the features of all training images."""
+"""Size of the features that a nearest-neighbor head stores."""
 
 from rich.filesize import decimal
 
