@@ -30,7 +30,7 @@ class NetworkSpec:
         classes: Number of classes C.
         dropout: Dropout probability of the head, at least 0 and less than 1.
         image_size: Image side S in pixels.
-        labels: Number of outputs that each class combines (see `Head`); empty if each class has one output.
+        labels: For each class, the number of outputs it combines (see `Head`); empty if each class has one output.
     """
 
     backbone: Architecture
@@ -253,7 +253,7 @@ class Network(nn.Module):
 
         Args:
             pretrained: The same network with its pretrained classifier.
-            rows: Row of the pretrained classifier for each of `spec.outputs` outputs of the head.
+            rows: Row of the pretrained classifier for each of the head's `spec.outputs` outputs.
 
         Raises:
             ModelError: `head_is_output` is False.

@@ -226,7 +226,7 @@ def _suggest_file(entry: ManifestEntry) -> str:
 
 
 def _name_archive(entry: ManifestEntry) -> str:
-    """Names an archive, which may contain the missing image, in one of the folders of the path in the manifest."""
+    """Returns a hint if a folder in the image's path contains an archive, because the image may be in the archive."""
     folders = [*entry.path.parents][: len(PurePosixPath(entry.row.path).parts)]
     archives = [name for folder in folders for name in sorted(_file_names(folder)) if is_archive(name)]
     return f"; {printable(archives[0])} {ARCHIVE_REMEDY}" if archives else ""

@@ -49,7 +49,7 @@ class Preconditioning:
         return self.current
 
     def record(self, products: int, rate: float, ratio: float) -> None:
-        """Updates `underestimation` with a ratio of decrements, and discards the preconditioner if it has become slow."""
+        """Updates `underestimation` with a ratio of decrements; discards the preconditioner if it has become slow."""
         self.underestimation = max(self.underestimation, ratio)
         if self.rate is None:
             self.rate = rate

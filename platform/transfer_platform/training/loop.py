@@ -142,7 +142,7 @@ def _train_epochs(
     copy_weights: Callable[[], dict[str, Tensor]],
     options: FitOptions,
 ) -> FitResult:
-    """Calls `run_epoch` for each epoch; may stop early. Returns all metrics and the best logits and weights."""
+    """Runs all epochs, or stops early; returns the metrics of all epochs, and the best epoch's logits and weights."""
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None

@@ -52,7 +52,7 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
     precision = _time_network(recipe, device, network, batch_size)
     if precision is not None:
         cache.put({key: precision.encode()})
-    while precision is None and batch_size >= 4:  # the timings of smaller batches are not remembered
+    while precision is None and batch_size >= 4:  # results for smaller batches are not cached
         batch_size //= 2
         precision = _time_network(recipe, device, network, batch_size)
     return precision or "float32"
@@ -133,7 +133,7 @@ def _can_run(precision: str, device: torch.device, step: Callable[[], object]) -
             raise
     else:
         return True
-    gc.collect()  # the traceback of the error referred to tensors
+    gc.collect()  # frees tensors that the error's traceback referred to
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return False

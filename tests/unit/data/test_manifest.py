@@ -523,7 +523,7 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     [
         ('["ant", "bee"]', 'its \'label\' is ["ant", "bee"], but must be text or a number'),
         ('{"name": "ant"}', 'its \'label\' is {"name": "ant"}, but must be text or a number'),
-        ('"\\ud83d"', "which contains half of a surrogate pair"),
+        ('"\\ud83d"', "which contains an unpaired surrogate"),
     ],
 )
 def test_json_values_that_are_no_labels_are_errors_of_their_line(tmp_path: Path, label: str, reason: str) -> None:
