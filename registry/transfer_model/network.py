@@ -60,7 +60,7 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     are not loaded from the file are initialized using torch's global random generator.
 
     Raises:
-        UnknownBackboneError: No library has this backbone.
+        UnknownBackboneError: No library provides this backbone.
         WeightsError: The file is unreadable or belongs to another network.
         ModelError: The backbone does not accept images of this size.
     """
@@ -83,7 +83,7 @@ def build_pretrained_classifier(backbone: Architecture | str, path: Path) -> tup
         The network in evaluation mode, and its C class names. The network maps images (B, 3, S, S) to logits (B, C).
 
     Raises:
-        UnknownBackboneError: No library has this backbone.
+        UnknownBackboneError: No library provides this backbone.
         WeightsError: The weights are unreadable, belong to another network, or do not include a classifier.
     """
     resolved = catalog.resolve(backbone)

@@ -102,7 +102,7 @@ def _inspect(
 
     Args:
         source: Dataset source.
-        train: Folder that contains the class folders; None if it is to be detected.
+        train: Folder that contains the class folders; None to detect it automatically.
         progress: Called while data is downloaded, unpacked and read.
         metadata: Metadata files to exclude, each mapped to the reason.
     """

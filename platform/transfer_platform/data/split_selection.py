@@ -23,7 +23,7 @@ def select_test(
 
     If a class then has no unit in test, its smallest unit is moved there; among equally small units, the one with the
     smallest hash. If a class has fewer than `keep` units in the rest, its test units with the largest hashes are moved
-    back, as long as one is left in test.
+    back, as long as one remains in test.
 
     Args:
         units: At least two units of each class.
@@ -54,7 +54,7 @@ class ClassShares:
     """Counts the images of each class in a split, and limits the units of near duplicates that the split can take.
 
     A unit fits if the split would then have at most `fraction` of all images in units of this size or smaller. If
-    larger units were counted, a single large unit that stays in train could draw all other images into the split.
+    larger units were counted, a single large unit in train could allow the split to take all other images.
     """
 
     def __init__(self, units: Iterable[SplitUnit], fraction: float) -> None:

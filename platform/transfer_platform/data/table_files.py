@@ -20,7 +20,7 @@ PARQUET = ".parquet"
 SUFFIXES = (*DELIMITERS, JSON_LINES, PARQUET)
 """File extensions of manifests."""
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Names of the metadata files of folders; the `datasets` library uses the same names."""
+"""Names of the metadata files in image folders; the `datasets` library uses the same names."""
 
 
 @dataclass

@@ -29,7 +29,7 @@ MAX_ASPECT_DIFFERENCE = 0.05
 _LARGE = 4
 """A group is large if at least this many of its images are in the rows of a single tile."""
 MIN_CONTRAST = 4.0
-"""Images with a lower standard deviation of brightness (0 to 255), such as blank pages, are not compared."""
+"""Images (for example, blank pages) whose brightness (0 to 255) has a lower standard deviation are not compared."""
 
 
 def similar_images(images: Sequence[ImageRecord], stats: ImageStats) -> list[tuple[str, ...]]:

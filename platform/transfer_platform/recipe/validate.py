@@ -112,7 +112,7 @@ def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
     ranges, trials = fields.ranges(), fields.get("search.trials")
     if ranges and not fields.is_set(("search",)):
         first, *others = ranges
-        also = f" (also for {', '.join(map(format_path, others))})" if others else ""
+        also = f" (and do the same for {', '.join(map(format_path, others))})" if others else ""
         fix = f"add one, such as search: {{trials: 20}}, or replace the range with a value{also}"
         yield FieldError(first, f"a range requires a search section; {fix}")
     elif trials and trials > 1 and not ranges:

@@ -34,7 +34,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def select_precision(recipe: Recipe, device: torch.device, build_network: Callable[[], Network]) -> str:
-    """Returns the configured precision or, for `auto`, the fastest one on the device.
+    """Returns the configured precision or, for `auto`, the fastest precision on the device.
 
     For `auto`, builds the network and times training steps, or forward passes if the whole backbone is frozen. The
     result is cached, so that later studies with the same hardware, library versions, network and batch size use the

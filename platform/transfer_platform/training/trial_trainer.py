@@ -122,7 +122,7 @@ class TrialTrainer:
         return (images.cpu() * std + mean).clamp(0, 1), [self.splits.classes[label] for label in labels]
 
     def dry_run(self, recipe: Recipe) -> None:
-        """Runs a forward and a backward pass on a small batch of noise, and discards the gradients.
+        """Runs a forward and backward pass on a small batch of noise unless the head is solved; discards the gradients.
 
         Raises:
             TrainingError: The network cannot be trained.
@@ -193,7 +193,7 @@ class TrialTrainer:
         )
 
     def _label_rows(self, recipe: Recipe) -> tuple[tuple[int, ...], ...]:
-        """Returns the rows of the pretrained classifier that form each class; empty if there is no label map."""
+        """Returns, for each class, the rows of the pretrained classifier that form it; empty without a label map."""
         if recipe.head.label_map is None:
             return ()
         labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)

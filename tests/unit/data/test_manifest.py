@@ -182,7 +182,7 @@ def test_every_wrong_row_is_named_at_once_with_its_line(folder: Path) -> None:
         "line 10: has 2 cells, but the header has 3",
         "line 11: set/ant/44.png: the file does not exist; did you mean '4.png'?",
         "line 12: set\\\\ant\\\\5.png: the file does not exist; use / to separate folders",
-        "line 13: ftp://host/a.png cannot be fetched; supported: https://, http://, s3://",
+        "line 13: ftp://host/a.png cannot be fetched; supported schemes: https://, http://, s3://",
     ):
         assert f"\n  photos.csv, {line}" in message.replace("\\", "\\\\")
 
