@@ -68,7 +68,7 @@ def write_first_recipe(
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
     if printable(source) != source:
-        raise DataError(f"{printable(source)}: the name has unprintable characters; rename the folder or file")
+        raise DataError(f"{printable(source)}: the name contains unprintable characters; rename the folder or file")
     name = _recipe_name(source)
     out = out or Path(f"{name}.yaml")
     _require_free_place(out, source)
@@ -102,7 +102,7 @@ def _inspect(
 
     Args:
         source: Dataset source.
-        train: Folder that contains the class folders; None if it is to be detected.
+        train: Folder that contains the class folders; None to detect it automatically.
         progress: Called while data is downloaded, unpacked and read.
         metadata: Metadata files to exclude, each mapped to the reason.
     """
@@ -115,7 +115,7 @@ def _inspect(
             break
         exclude |= found
     if dataset.inspection.errors:
-        # Without a recipe that excludes them, skipped files are errors again: a class may have no other files.
+        # If no recipe can exclude them, skipped files are errors again, because a class may have no other files.
         inspection = replace(dataset.inspection, quarantine={})
         missing = len(inspection.by_kind("missing"))
         if missing and scanned.metadata_files:
@@ -151,7 +151,7 @@ def _refusal(inspection: Inspection, exclude: Mapping[str, str]) -> str:
     reasons = [f"{name} is {reason}" for name, reason in exclude.items() if Path(name).name in METADATA_FILES]
     for kind, found in groupby(inspection.errors, key=lambda error: error.kind):
         first, *others = found
-        count = f" ({len(others) + 1}), such as " if others else ": "
+        count = f" ({len(others) + 1}), for example " if others else ": "
         remedy = FINDING_KINDS[kind].fix
         reasons.append(f"{kind}{count}{inspection.line(first)}{f'; {remedy}' if remedy else ''}")
     root = printable(inspection.root)

@@ -62,7 +62,7 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
     for pattern in patterns:
         if any("**" in part and part != "**" for part in pattern.split("/")):
             raise DataError(
-                f"dataset.{field}: in {pattern!r}, ** must be a whole part of the path; for files in all folders, "
+                f"dataset.{field}: in {pattern!r}, ** must be a complete path component; for files in all folders, "
                 f"write {re.sub(r'[*][*]+', '**/*', pattern, count=1)!r}"
             )
     matches = {pattern: frozenset(_glob(root, pattern)) for pattern in patterns}
@@ -99,7 +99,7 @@ def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Returns whether a pattern matches a file or one of its folders, as in `match_files`.
+    """Returns True if a pattern matches a file or one of its folders, as in `match_files`.
 
     >>> matches("val/metadata.csv", "val"), matches("val/metadata.csv", "*.csv"), matches("a.csv", "./*.csv")
     (True, False, True)
@@ -109,7 +109,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Returns whether the parts of a name match the parts of a glob, where `**` matches zero or more parts."""
+    """Returns True if the parts of a name match the parts of a glob, where `**` matches zero or more parts."""
     if not pattern:
         return not name
     if pattern[0] == "**":
@@ -130,7 +130,7 @@ def _glob(root: Path, pattern: str) -> Iterator[Path]:
     relative = PurePosixPath(pattern)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
         return
-    # File names may contain brackets, such as `photo[1].jpg`, so an existing name takes precedence over a glob.
+    # A file name may contain brackets (for example, `photo[1].jpg`), so an existing name takes precedence over a glob.
     literal = root / relative
     for match in [literal] if os.path.lexists(literal) else root.glob(pattern):
         yield match

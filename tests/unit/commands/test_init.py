@@ -148,7 +148,7 @@ def test_missing_images_of_a_metadata_file_without_class_folders_are_named(fill)
     photos = fill(ant=1)
     (photos / "ant").rename(photos / "images")
     (photos / "metadata.csv").write_text("file_name,label\na.png,ant\nb.png,bee\n")
-    with pytest.raises(DataError, match=r"missing \(2\), such as a\.png: the file does not exist"):
+    with pytest.raises(DataError, match=r"missing \(2\), for example a\.png: the file does not exist"):
         write_first_recipe("Our photos")
 
 

@@ -182,7 +182,7 @@ def test_every_wrong_row_is_named_at_once_with_its_line(folder: Path) -> None:
         "line 10: has 2 cells, but the header has 3",
         "line 11: set/ant/44.png: the file does not exist; did you mean '4.png'?",
         "line 12: set\\\\ant\\\\5.png: the file does not exist; use / to separate folders",
-        "line 13: ftp://host/a.png cannot be fetched; supported: https://, http://, s3://",
+        "line 13: ftp://host/a.png cannot be fetched; supported schemes: https://, http://, s3://",
     ):
         assert f"\n  photos.csv, {line}" in message.replace("\\", "\\\\")
 
@@ -523,7 +523,7 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     [
         ('["ant", "bee"]', 'its \'label\' is ["ant", "bee"], but must be text or a number'),
         ('{"name": "ant"}', 'its \'label\' is {"name": "ant"}, but must be text or a number'),
-        ('"\\ud83d"', "which contains half of a surrogate pair"),
+        ('"\\ud83d"', "which contains an unpaired surrogate"),
     ],
 )
 def test_json_values_that_are_no_labels_are_errors_of_their_line(tmp_path: Path, label: str, reason: str) -> None:
