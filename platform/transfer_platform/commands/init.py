@@ -108,7 +108,7 @@ def _inspect(
     """
     exclude = {**metadata}
     for _ in range(_MAX_ROUNDS):
-        scanned = _open(source, train, exclude, progress)
+        scanned, exclude = _open(source, train, exclude, progress)
         dataset = _inspected(scanned, exclude)
         found = find_exclusions(scanned, dataset.inspection)
         if not found:
@@ -129,21 +129,24 @@ def _inspect(
     return dataset if folded.inspection.by_kind("cannot be split") else folded
 
 
-def _open(source: str, train: str | None, exclude: dict[str, str], progress: Progress) -> ScannedDataset:
-    """Opens a dataset. If its metadata file is unusable but there are class folders, adds the file to `exclude`."""
+def _open(
+    source: str, train: str | None, exclude: Mapping[str, str], progress: Progress
+) -> tuple[ScannedDataset, dict[str, str]]:
+    """Opens a dataset without the files in `exclude`; returns it with the files that were excluded.
+
+    These also contain the metadata file if it is unusable but there are class folders.
+    """
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     splits = SplitsConfig(train=train)
     config = DatasetConfig(source=source, splits=splits, on_bad_image="skip", exclude=tuple(exclude))
     try:
-        return open_dataset(config, Path(), progress)
+        return open_dataset(config, Path(), progress), {**exclude}
     except MetadataError as error:
         excluded = {**exclude, **dict.fromkeys(error.names, f"not used, because it {error.reason}")}
         try:
-            scanned = _open(source, train, excluded, progress)
+            return _open(source, train, excluded, progress)
         except DataError:  # there are no class folders that could be used instead
             raise DataError(error.with_remedy("correct the file, or move it out of the folder")) from error
-        exclude |= excluded
-        return scanned
 
 
 def _refusal(inspection: Inspection, exclude: Mapping[str, str]) -> str:

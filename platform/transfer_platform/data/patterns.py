@@ -110,11 +110,13 @@ def matches(name: str, pattern: str) -> bool:
 
 def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
     """Returns True if the parts of a name match the parts of a glob, where `**` matches zero or more parts."""
-    if not pattern:
-        return not name
-    if pattern[0] == "**":
-        return any(_is_match(name[skipped:], pattern[1:]) for skipped in range(len(name) + 1))
-    return bool(name) and fnmatchcase(name[0], pattern[0]) and _is_match(name[1:], pattern[1:])
+    lengths = {0}  # numbers of leading parts of the name that the pattern matches so far
+    for part in pattern:
+        if part == "**":
+            lengths = set(range(min(lengths, default=len(name) + 1), len(name) + 1))
+        else:
+            lengths = {length + 1 for length in lengths if length < len(name) and fnmatchcase(name[length], part)}
+    return len(name) in lengths
 
 
 def _raise_unmatched(lines: Sequence[str], field: str, expected: str) -> None:
@@ -132,7 +134,9 @@ def _glob(root: Path, pattern: str) -> Iterator[Path]:
         return
     # A file name may contain brackets (for example, `photo[1].jpg`), so an existing name takes precedence over a glob.
     literal = root / relative
-    for match in [literal] if os.path.lexists(literal) else root.glob(pattern):
+    # each further `**` in a row makes pathlib search all folders again for every folder
+    distinct = re.sub(r"[*]{2}(/+[*]{2})+", "**", pattern)
+    for match in [literal] if os.path.lexists(literal) else root.glob(distinct):
         yield match
         if match.is_dir():
             yield from match.rglob("*")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from transfer_platform.data.split_units import SplitUnit, list_classes, require_two_units, separate
+from transfer_platform.data.message_lists import join_classes
+from transfer_platform.data.split_units import SplitUnit, require_two_units, separate
 from transfer_platform.errors import SplitError
 
 _HASHES = 2.0**256
@@ -41,7 +42,7 @@ def select_test(
         parts = separate(units, missing)
         if len(parts) == len(units):
             raise SplitError(
-                f"every class needs {noun} in both train and test, but {list_classes(missing)} cannot be divided, "
+                f"every class needs {noun} in both train and test, but {join_classes(missing)} cannot be divided, "
                 f"because other classes share the same {noun}; add {noun}, or list the class folder (in a manifest, "
                 "its images) in dataset.exclude"
             )

@@ -16,6 +16,8 @@ from transfer_platform.file_problems import printable
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = ".jsonl"
+_MAX_EXACT_INTEGER = 2**53
+"""Largest float up to which every integer is a float."""
 PARQUET = ".parquet"
 SUFFIXES = (*DELIMITERS, JSON_LINES, PARQUET)
 """File extensions of manifests."""
@@ -136,6 +138,9 @@ def _value_errors(found: dict[str, object], used: Collection[str]) -> Iterator[s
 
 
 def _as_text(value: object) -> str:
+    """Converts a scalar to text; an equal integer replaces a float, because 1 and 1.0 are the same number in JSON."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER:
+        value = int(value)
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 

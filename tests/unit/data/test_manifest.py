@@ -534,3 +534,14 @@ def test_json_values_that_are_no_labels_are_errors_of_their_line(tmp_path: Path,
     [(number, error)] = manifest.errors
     assert number == 1
     assert reason in error
+
+
+def test_equal_numbers_in_json_are_one_class(tmp_path: Path) -> None:
+    """As in Parquet; texts and other values stay as they are written."""
+    labels = ["1", "1.0", "1e0", "-0.0", "1.5", "true", '"1.0"', "1e20", "9007199254740993"]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(f'{{"path": "{row}.png", "label": {label}}}\n' for row, label in enumerate(labels)))
+    expected = ["1", "1", "1", "0", "1.5", "true", "1.0", "1e+20", "9007199254740993"]
+    assert [row.label for row in read_manifest(file).rows] == expected
+    parquet.write_table(pa.table({"path": ["a", "b", "c"], "label": [1.0, 0.0, 1.5]}), tmp_path / "a.parquet")
+    assert [row.label for row in read_manifest(tmp_path / "a.parquet").rows] == ["1", "0", "1.5"]
