@@ -1,4 +1,4 @@
-"""Climbs the ladder of a study: unfreezes further stages for as long as this improves the loss of held-out images.
+"""Climbs the ladder of a study, which unfreezes more and more stages.
 
 Each rung starts from the network of the search's best trial. A rung is accepted if the mean improvement over the best
 trial so far exceeds its standard error, both paired by image. The first rung that is not accepted ends the ladder.

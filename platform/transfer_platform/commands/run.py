@@ -186,7 +186,7 @@ class _Session:
         best = resolve(self.recipe, self.study.best.params)
         suffix = f"-{best.backbone.freeze_through}" if self.study.best.is_rung else ""
         fit = self.engine_for(suffix).restore(number, best)
-        log_network(self.parent, self.trainer.untrained_network(best))
+        log_network(self.parent, self.trainer.example_network(best))
         log_first_batch(self.parent, *self.trainer.first_batch(best))
         predictions = validation_predictions(self.splits, fit.logits)
         log_validation(self.parent, predictions)

@@ -1,4 +1,4 @@
-"""Recipes of the rungs of a ladder, which unfreeze more and more stages of a trial's network."""
+"""Recipes of the rungs of a ladder, each of which unfreezes more stages."""
 
 from __future__ import annotations
 

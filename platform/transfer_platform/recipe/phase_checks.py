@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from transfer_model.errors import UnknownStageError
 from transfer_model.stages import count_through
 from transfer_platform.recipe.error_messages import FieldError
+from transfer_platform.recipe.valid_fields import ValidFields
 
 if TYPE_CHECKING:
     from transfer_model.catalog import BackboneInfo
-    from transfer_platform.recipe.validate import ValidFields
     from transfer_platform.recipe.yaml_tree import FieldPath
 
 _PHASES = ("training", "initial_phases")

@@ -30,7 +30,7 @@ Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 SolvedKind = Literal["logistic", "ridge", "lda", "prototype"]
-HeadKind = Literal["linear", "logistic", "ridge", "lda", "prototype"]
+HeadKind = Literal["linear", "logistic", "ridge", "lda", "prototype", "knn"]
 
 EMBEDDED_DATASETS = ("digits",)
 """Built-in datasets, selected by `dataset.source: embedded:NAME`."""
@@ -198,7 +198,7 @@ LabelNames = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class HeadConfig(Section):
-    """The new classification head, which is linear in the features of the backbone."""
+    """The new classification head, which classifies the features of the backbone."""
 
     kind: Option[HeadKind] = "linear"
     """`linear` is trained by gradient descent; all other kinds are solved on the features of a frozen backbone."""
@@ -301,7 +301,7 @@ class EvaluationConfig(Section):
     """Evaluation of the best trial on the test images."""
 
     crops: Literal[1, 10] = 1
-    """With 10, also logs accuracy and loss averaged over 10 crops: the corners, the center and their reflections."""
+    """If 10, also logs accuracy and loss averaged over 10 crops: the four corners, the center and their reflections."""
 
 
 Changes = Annotated[dict[str, Any], Field(json_schema_extra={"additionalProperties": True})]

@@ -1,4 +1,4 @@
-"""Base class of sections, types of numbers, search ranges, and the field types that accept ranges."""
+"""Base class of sections, numbers, search ranges, and fields that accept ranges."""
 
 from __future__ import annotations
 

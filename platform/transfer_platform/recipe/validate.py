@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transfer_model.architecture import Architecture, Options
 from transfer_model.errors import BackboneOptionError, ModelError, UnknownStageError
@@ -15,17 +14,18 @@ from transfer_model.stages import count_through
 from transfer_model.weights_path import is_weights_file, weights_problem
 from transfer_platform.recipe.compose import absolute, is_local
 from transfer_platform.recipe.error_messages import FieldError
-from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
+from transfer_platform.recipe.fields import field_names, is_section, value_fields
 from transfer_platform.recipe.label_map import label_problems, pretrained_labels
 from transfer_platform.recipe.phase_checks import phase_errors, phase_stage_errors
 from transfer_platform.recipe.schema import EMBEDDED_DATASETS
+from transfer_platform.recipe.valid_fields import ValidFields
 from transfer_platform.recipe.yaml_tree import format_path
 from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem
 from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
     from transfer_model.catalog import BackboneInfo
-    from transfer_platform.recipe.yaml_tree import FieldPath, Node
+    from transfer_platform.recipe.yaml_tree import FieldPath
 
 _SOURCE = ("dataset", "source")
 _SPLITS = ("dataset", "splits")
@@ -40,49 +40,6 @@ _GRADIENT_DESCENT = {
 }
 """Fields that have no effect on a solved head."""
 _EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
-
-
-@dataclass(frozen=True)
-class ValidFields:
-    """Valid fields of a possibly incomplete recipe, with defaults for unset fields.
-
-    Attributes:
-        tree: The recipe as written, before validation.
-        invalid: Field paths rejected by the schema. `get` returns None for them, their parents and their children.
-    """
-
-    tree: Node
-    invalid: Sequence[FieldPath]
-
-    def get(self, name: str) -> Any:  # noqa: ANN401 - any field type
-        """Returns the value of a dotted field (a dict for a range), or None if the field is invalid or has no value."""
-        path = tuple(name.split("."))
-        if any(path[: len(bad)] == bad or bad[: len(path)] == path for bad in self.invalid):
-            return None
-        if (node := self.tree.find(path)) is not None:
-            return node.plain()
-        sections = (path[:length] for length in range(1, len(path)))
-        exists = all(self.is_set(section) or all_fields()[section].default is not None for section in sections)
-        return all_fields()[path].default if exists else None
-
-    def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Maps paths to values: a dotted field's value, each of its choices, or both bounds of its range."""
-        path, value = tuple(name.split(".")), self.get(name)
-        if not isinstance(value, dict):
-            return {} if value is None else {path: value}
-        if "choices" in value:
-            return {(*path, "choices", index): choice for index, choice in enumerate(value["choices"])}
-        return {(*path, end): value[end] for end in ("low", "high")}
-
-    def ranges(self) -> list[FieldPath]:
-        """Returns the paths of all fields with a range, including invalid ranges."""
-        nodes = {path: self.tree.find(path) for path, field in value_fields().items() if field.range_keys}
-        return [path for path, node in nodes.items() if node and isinstance(node.value, dict)]
-
-    def is_set(self, path: FieldPath) -> bool:
-        """Returns whether a field or section is present and not null, even if it is invalid."""
-        node = self.tree.find(path)
-        return node is not None and node.value is not None
 
 
 def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
@@ -114,7 +71,7 @@ def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
     ranges, trials = fields.ranges(), fields.get("search.trials")
     if ranges and not fields.is_set(("search",)):
         first, *others = ranges
-        also = f" (also for {', '.join(map(format_path, others))})" if others else ""
+        also = f" (and do the same for {', '.join(map(format_path, others))})" if others else ""
         fix = f"add one, such as search: {{trials: 20}}, or replace the range with a value{also}"
         yield FieldError(first, f"a range requires a search section; {fix}")
     elif trials and trials > 1 and not ranges:
@@ -178,7 +135,7 @@ def _solved_head_errors(fields: ValidFields) -> Iterator[FieldError]:
     reason = f"head.kind: {solved[0]} is solved on the features of the whole backbone"
     for path, stage in fields.possible_values("backbone.freeze_through").items():
         if stage != "all":
-            yield FieldError(path, f"must be all, but is {stage}, because {reason}")
+            yield FieldError(path, f"must be all, not {stage}, because {reason}")
     if fields.get("training.sampling") == "balanced":
         fix = "use class_weights: balanced"
         yield FieldError(("training", "sampling"), f"balanced has no effect, because {reason}; {fix}")
@@ -187,7 +144,7 @@ def _solved_head_errors(fields: ValidFields) -> Iterator[FieldError]:
     if len(solved) < len(kinds):
         return
     if fields.get("dataset.augmentation") not in (None, "none") and not fields.is_set(("search", "ladder")):
-        message = f"has no effect, because {reason} of the original images; remove it or use head.kind: linear"
+        message = f"has no effect, because {reason} without augmentation; remove it or use head.kind: linear"
         yield FieldError(("dataset", "augmentation"), message)
     for path in fields.ranges():
         if path in _GRADIENT_DESCENT:
@@ -273,7 +230,7 @@ def _label_errors(fields: ValidFields, backbones: Iterable[BackboneInfo]) -> Ite
     for backbone in backbones:
         labels = pretrained_labels(backbone.architecture, weights)
         if not labels:
-            message = f"the labels of {backbone.name} with weights: {weights} are unknown"
+            message = f"no labels are known for {backbone.name} with weights: {weights}"
             yield FieldError(_LABEL_MAP, f"{message}; remove the label map, or use published weights")
             continue
         for position, message in label_problems(label_map, labels):

@@ -19,9 +19,9 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Epoch number, starting at 1, and the epoch's metrics: `train/loss`, `validation/accuracy`, `seconds`, ...
+    """Number of an epoch, starting at 1, and its metrics, such as `train/loss`, `validation/accuracy` and `seconds`.
 
-    Epoch 0 is the evaluation of a network that is not trained, and has no `train/loss`.
+    If a network is not trained, epoch 0 contains its evaluation, without `train/loss`.
     """
 
     number: int
@@ -164,10 +164,10 @@ def refit(network: Network, data: TrialData, config: TrainingConfig, *, precisio
 def _train_epochs(
     run_epoch: Callable[[int], tuple[EpochResult, Tensor]], keep_weights: Callable[[], None], options: FitOptions
 ) -> FitResult:
-    """Calls `run_epoch` for each epoch; may stop early. Calls `keep_weights` after each epoch that is the best so far.
+    """Runs all epochs, or stops early; calls `keep_weights` after each epoch that is the best so far.
 
     Returns:
-        The metrics of all epochs, and the logits of the best one.
+        The metrics of all epochs, and the logits of the best epoch.
     """
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []

@@ -1,4 +1,4 @@
-"""Phases of a trial: each one trains or solves a part of the network, starting from the previous phase's weights."""
+"""Phases of a trial, each of which starts from the weights of the previous one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transfer_model import catalog
 from transfer_model.architecture import Architecture
+from transfer_model.neighbors import NeighborClassifier
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.intensity import as_intensity
@@ -19,19 +20,21 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.errors import TrainingError
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
-from transfer_platform.recipe.label_map import label_rows, pretrained_labels
+from transfer_platform.recipe.label_map import head_rows
 from transfer_platform.recipe.schema import Recipe, TrainingConfig
+from transfer_platform.solvers.neighbors import neighbor_classifier
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import InputSource, TrialData
-from transfer_platform.training.class_weights import resolve_class_weights
+from transfer_platform.training.class_weights import image_weights, resolve_class_weights
 from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
 from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
 from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
+from transfer_platform.training.neighbor_size import require_storable
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.phases import Weights, numbers_within_phases, phase_recipes, run_phases
 from transfer_platform.training.precision import autocast, select_precision
-from transfer_platform.training.solved_head import TEMPERATURE, SolvedHead
+from transfer_platform.training.solved_head import TEMPERATURE, Solution, SolvedHead
 
 
 class TrialTrainer:
@@ -68,7 +71,7 @@ class TrialTrainer:
         self.precision = "float32"
         self._data_module = DataModule(splits, device, trials, epochs, store, progress, say)
         self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
-        self._weights = _image_weights(splits)
+        self._weights = image_weights(splits)
         self._say_once = once(say)
         self._networks: OrderedDict[tuple[Architecture, str], CachedNetwork] = OrderedDict()
         self._cached_networks = cached_networks
@@ -102,6 +105,15 @@ class TrialTrainer:
         """Returns a trial's network before training."""
         return self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
 
+    def example_network(self, recipe: Recipe) -> Network:
+        """Returns a trial's network before training, with random features in place of those that `knn` stores."""
+        network, count = self.untrained_network(recipe), len(self.splits.train)
+        if recipe.head.kind == "knn":
+            labels, classes = self._labels[:count], len(self.splits.classes)
+            rows = torch.randn(count, network.features)
+            network.set_classifier(neighbor_classifier(rows, labels, torch.ones(count), 1, classes))
+        return network
+
     def first_batch(self, recipe: Recipe) -> tuple[Tensor, list[str]]:
         """Returns a trial's first training batch, with augmentation and without normalization, on the CPU.
 
@@ -115,7 +127,7 @@ class TrialTrainer:
         return (images.cpu() * std + mean).clamp(0, 1), [self.splits.classes[label] for label in labels]
 
     def dry_run(self, recipe: Recipe) -> None:
-        """Runs a forward and a backward pass on a small batch of noise, and discards the gradients.
+        """Runs a forward and backward pass on a small batch of noise unless the head is solved; discards the gradients.
 
         Raises:
             TrainingError: The network cannot be trained.
@@ -125,7 +137,7 @@ class TrialTrainer:
         size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
         images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
         if recipe.head.kind != "linear":
-            _require_solvable(recipe, network)
+            self._require_solvable(recipe, network)
             return
         cached.trainable.train()
         with trial_failures("first step"), autocast(self.device, self.precision):
@@ -162,17 +174,18 @@ class TrialTrainer:
         object. Its original weights are restored when the generator ends or is closed.
         """
         cached = self._cached_network(recipe)
-        weights = cached.trainable.copy()
+        weights, classifier = cached.trainable.copy(), cached.network.classifier
         try:
-            for fold in self._fold_data(self._trial_data(recipe, self._inputs(recipe, cached))):
+            for fold in self._trial_data(recipe, self._inputs(recipe, cached)).by_fold(self.splits.folds):
                 yield self._refit(recipe, fold, result), fold
         finally:
             cached.trainable.restore(weights)
+            cached.network.set_classifier(classifier)
 
     def network_spec(self, recipe: Recipe) -> NetworkSpec:
         """Returns the architecture of a trial's network."""
         size = self.preprocessing(recipe).image_size
-        counts = tuple(map(len, self._label_rows(recipe)))
+        counts = tuple(map(len, head_rows(recipe, self.splits.classes)))
         labels = counts if any(count > 1 for count in counts) else ()
         return NetworkSpec(recipe.backbone.architecture, len(self.splits.classes), recipe.head.dropout, size, labels)
 
@@ -184,13 +197,6 @@ class TrialTrainer:
             image_size=recipe.dataset.image_size or preprocessing.image_size,
             intensity=as_intensity(recipe.dataset.intensity),
         )
-
-    def _label_rows(self, recipe: Recipe) -> tuple[tuple[int, ...], ...]:
-        """Returns the rows of the pretrained classifier that form each class; empty if there is no label map."""
-        if recipe.head.label_map is None:
-            return ()
-        labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)
-        return label_rows(recipe.head.label_map, labels, self.splits.classes)
 
     def _train_phase(
         self,
@@ -215,47 +221,50 @@ class TrialTrainer:
         with threads_for(recipe.training.batch_size * inputs.elements):
             if self.splits.folds:
                 network = self.untrained_network(recipe)
-                return cross_validate(network, self._fold_data(data), options, starts)
+                return cross_validate(network, data.by_fold(self.splits.folds), options, starts)
             return fit(self._network_with(recipe, *starts), data, options)
 
     def _solve(
         self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None], *, calibrated: bool
     ) -> FitResult:
-        folds, head = self._fold_data(data) if self.splits.folds else [data], self._solved_head(recipe)
+        folds, head = data.by_fold(self.splits.folds) if self.splits.folds else [data], self._solved_head(recipe)
         result = head.fit(folds, objective(recipe), after_value)
-        if self.splits.folds and not calibrated:
+        if not calibrated and (self.splits.folds or recipe.head.kind == "knn"):  # the features of knn are stored
             return result
         temperature = result.best.metrics[TEMPERATURE] if calibrated else 1.0
         weights = [self._solved_weights(recipe, head, fold, result.best.number, temperature) for fold in folds]
         result = replace(result, logits=result.logits / temperature)
-        return (
-            replace(result, fold_weights=tuple(weights)) if self.splits.folds else replace(result, weights=weights[0])
-        )
+        if self.splits.folds:
+            return replace(result, fold_weights=tuple(weights))
+        return replace(result, weights=weights[0])
 
     def _solved_weights(
         self, recipe: Recipe, head: SolvedHead, data: TrialData, number: int, temperature: float
     ) -> dict[str, Tensor]:
-        """Returns the head that is solved for the value with the given number, divided by a temperature."""
-        weight, bias = head.refit(data, number)
-        self.untrained_network(recipe).set_head(weight / temperature, bias / temperature)
+        """Returns the linear head solved for the value with this number, divided by a temperature."""
+        solution = head.refit(data, number)
+        assert not isinstance(solution, NeighborClassifier), "a phase cannot end with a nearest-neighbor head"
+        weight, bias = solution
+        self._with_head(recipe, (weight / temperature, bias / temperature))
         return self._cached_network(recipe).trainable.copy()
 
     def _solved_head(self, recipe: Recipe) -> SolvedHead:
-        """Extracts the features of all images; resets the trial's network."""
+        """Resets the trial's network, extracts the features of all images, and returns a head to be solved on them."""
         network = self.untrained_network(recipe)
-        _require_solvable(recipe, network)
+        self._require_solvable(recipe, network)
         features = self.features(recipe, network, range(len(self.splits.development)))
         return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
 
     def _refit(self, recipe: Recipe, data: TrialData, result: FitResult) -> Network:
         """Repeats the phases that led to a result on other data, each for the same number of epochs or same value."""
         phases = phase_recipes(recipe)
+        numbers = numbers_within_phases(phases, result.phases)
+        if len(phases) == 1 and recipe.head.kind != "linear":
+            return self._with_head(recipe, self._solved_head(recipe).refit(data, numbers[0]))
         weights: dict[str, Tensor] = {}
-        for phase, end, number in zip(
-            phases, result.phases, numbers_within_phases(phases, result.phases), strict=False
-        ):
+        for phase, number, end in zip(phases, numbers, result.phases, strict=False):
             if phase.head.kind != "linear":
-                temperature = end.metrics[TEMPERATURE] if len(phases) > 1 else 1.0
+                temperature = end.metrics[TEMPERATURE]
                 weights = self._solved_weights(phase, self._solved_head(phase), data, number, temperature)
                 continue
             network, of_phase = self._network_with(phase, weights), self._of_phase(phase, data)
@@ -276,6 +285,24 @@ class TrialTrainer:
             cached.trainable.restore({**cached.initial_state, **weights})
         return network
 
+    def _with_head(self, recipe: Recipe, solution: Solution) -> Network:
+        network = self.untrained_network(recipe)
+        if isinstance(solution, NeighborClassifier):
+            network.set_classifier(solution)
+        else:
+            network.set_head(*solution)
+        return network.eval()
+
+    def _require_solvable(self, recipe: Recipe, network: Network) -> None:
+        kind, backbone = recipe.head.kind, recipe.backbone.architecture
+        if not network.head_is_output:
+            raise TrainingError(
+                f"head.kind: {kind} cannot be used because the logits of {backbone} are not the output of a single "
+                "head; use head.kind: linear"
+            )
+        if kind == "knn":
+            require_storable(len(self.splits.train), network.features, backbone)
+
     def _training_config(self, recipe: Recipe) -> TrainingConfig:
         labels = self._labels[: len(self.splits.train)]
         return resolve_class_weights(recipe.training, labels, len(self.splits.classes), self._say_once)
@@ -285,7 +312,7 @@ class TrialTrainer:
         key = (architecture, frozen_through)
         if key not in self._networks:
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
-            rows = [row for rows in self._label_rows(recipe) for row in rows]
+            rows = [row for rows in head_rows(recipe, self.splits.classes) for row in rows]
             with trial_failures(str(architecture), SMALLER_IMAGES):
                 self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device, rows)
             if summary := self._networks[key].network.weights_summary:
@@ -311,33 +338,6 @@ class TrialTrainer:
             balanced=recipe.training.sampling == "balanced",
             weights=self._weights,
         )
-
-    def _fold_data(self, data: TrialData) -> list[TrialData]:
-        """Returns trial data for each fold: the fold is used for validation, and all other folds for training."""
-        folds = self.splits.folds
-        return [
-            replace(
-                data,
-                train=tuple(position for position, other in enumerate(folds) if other != fold),
-                validation=tuple(position for position, other in enumerate(folds) if other == fold),
-            )
-            for fold in range(self.splits.fold_count)
-        ]
-
-
-def _require_solvable(recipe: Recipe, network: Network) -> None:
-    if recipe.head.kind != "linear" and not network.head_is_output:
-        raise TrainingError(
-            f"head.kind: {recipe.head.kind} is impossible, because the logits of {recipe.backbone.architecture} are "
-            "not the output of a single head; use head.kind: linear"
-        )
-
-
-def _image_weights(splits: Splits) -> Tensor | None:
-    """Returns the loss weights (N,) of the images in `Splits.development`, or None if all weights are 1."""
-    if all(image.weight == 1 for image in splits.train):
-        return None
-    return torch.tensor([image.weight for image in splits.development])
 
 
 def objective(recipe: Recipe) -> Objective:
