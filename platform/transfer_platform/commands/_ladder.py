@@ -16,7 +16,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
 from transfer_platform.evaluation.calibration import fit_temperature
 from transfer_platform.progress import Say
-from transfer_platform.recipe.ladder import LEARNING_RATE, STAGE, rung_stages
+from transfer_platform.recipe.ladder import rung_stages, rung_values
 from transfer_platform.recipe.resolve import resolve
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_schema import LadderConfig
@@ -102,8 +102,7 @@ class Ladder:
     def _run(self, stage: str, start: FinishedTrial) -> FinishedTrial | None:
         """Runs the trials of a rung and returns the best of them; None if all of them failed."""
         run = self.engine(f"-{stage}").run_trial
-        rates = self._config.learning_rates
-        trials = [self.study.run_rung(start, {STAGE: stage, LEARNING_RATE: rate}, run) for rate in rates]
+        trials = [self.study.run_rung(start, values, run) for values in rung_values(self._config, stage)]
         completed = [trial for trial in trials if trial.value is not None]
         return min(completed, key=lambda trial: trial.value or 0.0, default=None)
 

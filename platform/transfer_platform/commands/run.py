@@ -167,6 +167,8 @@ class _Session:
         study.run(trials, self.engine.run_trial, report)
         if self.recipe.search and self.recipe.search.ladder:
             self.climb_ladder()
+        else:
+            study.clear_ladder()
         if study.user_attrs.get("reported") != (logged := {"trials": study.finished_count, "run": self.parent.run_id}):
             log_study(self.parent, study)
             study.set_user_attr("reported", logged)

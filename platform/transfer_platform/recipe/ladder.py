@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from transfer_model.architecture import Architecture
 from transfer_model.stages import count_through
@@ -12,6 +12,7 @@ from transfer_platform.recipe.search_schema import LadderConfig
 
 STAGE = "search.ladder.freeze_through"
 LEARNING_RATE = "search.ladder.learning_rate"
+EPOCHS = "search.ladder.epochs"
 """Values of a trial that is a rung, beside those of the trial that the ladder starts from."""
 
 _DEFAULT_SHARES = (0.75, 0.5, 0.25, 0.0)
@@ -29,25 +30,26 @@ def rung_stages(ladder: LadderConfig, backbone: Architecture, freeze_through: st
     return [stage for stage in dict.fromkeys(stages) if count_through(names, stage) < frozen]
 
 
-def rung_recipe(trial: Recipe, stage: str, learning_rate: float) -> Recipe:
-    """Returns the recipe of a rung: the training of `trial` as initial phase, then training with more stages.
+def rung_values(ladder: LadderConfig, stage: str) -> list[dict[str, object]]:
+    """Returns the values of each trial of a rung."""
+    return [{STAGE: stage, LEARNING_RATE: rate, EPOCHS: ladder.epochs_per_rung} for rate in ladder.learning_rates]
+
+
+def rung_recipe(trial: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a rung: the training of a trial as initial phase, then training with more stages.
 
     Args:
         trial: Recipe of the trial that the ladder starts from.
-        stage: Last stage to freeze, or `none`.
-        learning_rate: Peak learning rate of head and backbone.
+        values: Values of the rung, as returned by `rung_values`.
     """
-    ladder = trial.search and trial.search.ladder
-    assert ladder, "a rung requires search.ladder"
-    backbone = trial.backbone.model_copy(update={"freeze_through": stage})
     settings = {
         "initial_phases": (*trial.training.initial_phases, *_as_phase(trial)),
-        "epochs": ladder.epochs_per_rung,
-        "learning_rate": learning_rate,
+        "epochs": values[EPOCHS],
+        "learning_rate": values[LEARNING_RATE],
         "backbone_lr_factor": 1.0,
     }
     changes = {
-        "backbone": backbone,
+        "backbone": trial.backbone.model_copy(update={"freeze_through": values[STAGE]}),
         "head": trial.head.model_copy(update={"kind": "linear"}),
         "training": trial.training.model_copy(update=settings),
     }

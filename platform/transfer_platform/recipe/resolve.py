@@ -20,7 +20,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.error_messages import validation_errors
 from transfer_platform.recipe.fields import all_fields, value_fields
-from transfer_platform.recipe.ladder import LEARNING_RATE, STAGE, rung_recipe
+from transfer_platform.recipe.ladder import EPOCHS, LEARNING_RATE, STAGE, rung_recipe
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, combination_count
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path, is_range
@@ -63,13 +63,13 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     Args:
         recipe: The recipe of the study.
         values: Trial values, keyed by dotted field path, with exactly the keys of `search_ranges(recipe)`; for a rung,
-            also `ladder.STAGE` and `ladder.LEARNING_RATE`.
+            also those of `ladder.rung_values`.
 
     Raises:
         RecipeError: Values are missing, unexpected, or out of range; the error lists all problems.
     """
     plain = {field: _to_python(value) for field, value in values.items()}
-    rung = {field: plain.pop(field) for field in (STAGE, LEARNING_RATE) if field in plain}
+    rung = {field: plain.pop(field) for field in (STAGE, LEARNING_RATE, EPOCHS) if field in plain}
     if problems := sorted(_value_errors(search_ranges(recipe), plain)):
         raise RecipeError([RecipeProblem("trial", field, message) for field, message in problems])
     content = recipe.model_dump(by_alias=True)
@@ -79,7 +79,7 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     if recipe.search:
         content["search"]["trials"] = 1
     trial = validated(content, "trial")
-    return rung_recipe(trial, rung[STAGE], rung[LEARNING_RATE]) if rung else trial
+    return rung_recipe(trial, rung) if rung else trial
 
 
 def validated(content: Mapping[str, Any], source: str) -> Recipe:

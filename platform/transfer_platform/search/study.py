@@ -215,6 +215,11 @@ class Study:
         """Makes `end` the best trial for as long as `start` is the best trial of the search."""
         self.set_user_attr(_LADDER, {"start": start.number, "end": end.number})
 
+    def clear_ladder(self) -> None:
+        """Makes the best trial of the search the study's best trial again."""
+        if self.user_attrs.get(_LADDER):
+            self.set_user_attr(_LADDER, None)
+
     def _run_trial(self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool) -> FinishedTrial:
         # not `ask(fixed_distributions=...)`: a trial killed while proposing values has only some of them
         values = {field: _suggest(trial, field, span) for field, span in self.space.items()}

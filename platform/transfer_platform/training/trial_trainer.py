@@ -136,8 +136,10 @@ class TrialTrainer:
         network = self.untrained_network(recipe)
         size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
         images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
+        for phase in phase_recipes(recipe):
+            if phase.head.kind != "linear":
+                self._require_solvable(phase, network)
         if recipe.head.kind != "linear":
-            self._require_solvable(recipe, network)
             return
         cached.trainable.train()
         with trial_failures("first step"), autocast(self.device, self.precision):
