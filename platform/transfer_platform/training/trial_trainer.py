@@ -67,7 +67,7 @@ class TrialTrainer:
         self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
         self._weights = _image_weights(splits)
         self._say_once = once(say)
-        self._networks: OrderedDict[tuple[Architecture, str], CachedNetwork] = OrderedDict()
+        self._networks: OrderedDict[tuple[Architecture, str, int], CachedNetwork] = OrderedDict()
         self._cached_networks = cached_networks
 
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
@@ -235,7 +235,7 @@ class TrialTrainer:
 
     def _cached_network(self, recipe: Recipe) -> CachedNetwork:
         architecture, frozen_through = recipe.backbone.architecture, recipe.backbone.freeze_through
-        key = (architecture, frozen_through)
+        key = (architecture, frozen_through, recipe.seed)  # the seed determines the initial weights of the head
         if key not in self._networks:
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
             rows = [row for rows in self._label_rows(recipe) for row in rows]
