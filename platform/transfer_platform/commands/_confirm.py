@@ -1,4 +1,4 @@
-"""Trains the best trials with further seeds after the search, if the recipe has `search.confirm`."""
+"""Further trainings of the best trials with other seeds, after the search."""
 
 from collections.abc import Sequence
 

@@ -284,7 +284,7 @@ class SearchConfig(Section):
     """Stops a trial early if its metric is worse than the median of previous trials at the same epoch."""
 
     confirm: ConfirmConfig | None = None
-    """Trains the best trials with further seeds; the best mean of `metric` wins. If unset, the best single value wins."""
+    """Trains the best trials with further seeds; the best mean wins. If unset, the best single value wins."""
 
     @property
     def minimizes(self) -> bool:
