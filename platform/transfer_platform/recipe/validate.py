@@ -125,8 +125,9 @@ def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
 def _confirm_errors(fields: ValidFields) -> Iterator[FieldError]:
     if not fields.is_set(_CONFIRM):
         return
+    # without ranges, more than one trial is an error of its own
     spaces = [set(fields.possible_values(format_path(path)).values()) for path in fields.ranges()]
-    if fields.get("search.trials") == 1 or all(len(values) == 1 for values in spaces):
+    if fields.get("search.trials") == 1 or (spaces and all(len(values) == 1 for values in spaces)):
         fix = f"remove it, or search over at least two trials, for example with {_EXAMPLE_RANGE}"
         yield FieldError(_CONFIRM, f"has no effect, because the search has only one trial; {fix}")
     elif reason := _seed_independence(fields):
