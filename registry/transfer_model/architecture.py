@@ -1,4 +1,4 @@
-"""Key of a network: its name and its options, if any."""
+"""Identification of a network by its name and its options, if any."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def parse_options(kind: type[_T], name: str, options: Options) -> _T:
     Each field must be a whole number of at least 1, a tuple of such numbers, a boolean, or a `Literal`.
 
     Raises:
-        BackboneOptionError: An option is unknown or has an invalid value; the message lists valid options or values.
+        BackboneOptionError: An option is unknown or has an invalid value; the message lists the valid ones.
     """
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -68,7 +69,9 @@ def _content() -> dict[str, Any]:
     normalizations: dict[str, Any] = dict(_NORMALIZATIONS)
     networks, left_out = {}, {}
     backbones = installed_backbones()
-    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    # a forked process may wait forever for a lock that a thread of numpy or torch held
+    context = get_context("spawn")
+    with ProcessPoolExecutor(mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for backbone, result in zip(backbones, pool.map(_describe, backbones, chunksize=8), strict=True):
             if isinstance(result, BackboneInfo):
                 networks[backbone.key] = catalog_entry(result, normalizations)

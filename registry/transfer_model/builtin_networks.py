@@ -1,7 +1,7 @@
 """The ResNet family, and networks for images of 32 x 32 pixels.
 
 This file needs only torch and torchvision, which it imports when a network is built. An exported model contains a copy
-of it, so that the network can be built without this project.
+of this file, so that the network can be built without this project.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 
 
 class BuiltinNetwork(Protocol):
-    """A network with its options, which are the fields of a dataclass."""
+    """A dataclass that builds a network; its fields are the options of the network."""
 
     @property
     def image_size(self) -> int:
@@ -37,16 +37,16 @@ class ResNet:
     """ResNet, ResNeXt, Wide ResNet and variants, built by torchvision's `ResNet` with the same tensor names.
 
     Attributes:
-        depth: Number of layers with weights, which selects `layers`; ignored if `layers` is set.
+        depth: Number of layers with weights, which determines `layers`; ignored if `layers` is set.
         layers: Number of blocks in each of the four stages.
-        block: `basic` has two 3 x 3 convolutions; `bottleneck` has a 3 x 3 between two 1 x 1 convolutions, and the
-            stride is in the 3 x 3 convolution, as in torchvision. `auto` is `basic` for the depths 18 and 34.
-        shortcut: `A` subsamples and pads with zero channels where the shape changes, `B` projects there, `C` projects
+        block: `basic` has two 3 x 3 convolutions; `bottleneck` has one between two 1 x 1 convolutions, and
+            applies the stride in the 3 x 3 convolution, like torchvision. `auto` is `basic` for the depths 18 and 34.
+        shortcut: Where the shape changes, `A` subsamples and pads with zero channels, and `B` projects; `C` projects
             in every block (He et al., 2015, sec. 3.3 and 4.1).
         zero_init_residual: Whether every block is initialized as the identity (Goyal et al., 2017, sec. 5.1).
-        groups: Groups of the 3 x 3 convolutions of bottlenecks (ResNeXt, Xie et al., 2017).
-        width_per_group: Channels of each group in the first stage (Wide ResNet, Zagoruyko and Komodakis, 2016).
-        dilation: Dilation of the last stage; 2 replaces the stride of the last stage, 4 also that of the stage before.
+        groups: Number of groups in the 3 x 3 convolutions of bottlenecks (ResNeXt, Xie et al., 2017).
+        width_per_group: Number of channels per group in the first stage (Wide ResNet, Zagoruyko and Komodakis, 2016).
+        dilation: Dilation of the last stage; 2 replaces that stage's stride, and 4 also that of the stage before.
         norm: Batch norm, or group norm with 32 groups (Wu and He, 2018).
         stem: `imagenet` is a 7 x 7 convolution with stride 2 and a max-pool; `cifar` is a 3 x 3 convolution.
 
@@ -80,7 +80,7 @@ class ResNet:
 
     @property
     def image_size(self) -> int:
-        """32 pixels with the CIFAR stem, otherwise 224."""
+        """Default image side S: 32 pixels with the CIFAR stem, otherwise 224."""
         return 32 if self.stem == "cifar" else 224
 
     def build(self, classes: int) -> nn.Module:
@@ -147,7 +147,7 @@ class ResNet34Cifar:
 
 @dataclass(frozen=True)
 class AlexNetCifar:
-    """AlexNet with smaller kernels and strides; max-pools overlap, as in the original.
+    """AlexNet with smaller kernels and strides; max-pooling windows overlap, as in the original.
 
     Images of 32 x 32 pixels become feature maps (256, 3, 3), which are flattened to 2,304 values.
     """

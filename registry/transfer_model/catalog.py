@@ -83,7 +83,7 @@ def resolve(architecture: Architecture | str) -> Backbone:
             `torchvision/resnet18`, `resnet50.a1_in1k` (with a timm weights tag), or `efficientnet_lite0`.
 
     Raises:
-        UnknownBackboneError: No library has this backbone; the message suggests similar names.
+        UnknownBackboneError: No library provides this backbone; the message suggests similar names.
         BackboneOptionError: An option is unknown or has an invalid value; the message lists valid options or values.
     """
     wanted = Architecture.of(architecture)
@@ -122,7 +122,7 @@ def backbone_info(architecture: Architecture | str) -> BackboneInfo:
     """Describes a backbone; reads `catalog.json` if it was generated for the installed library versions.
 
     Raises:
-        UnknownBackboneError: No library has this backbone.
+        UnknownBackboneError: No library provides this backbone.
         BackboneOptionError: An option is unknown or invalid.
         ModelError: The library cannot build the backbone.
     """

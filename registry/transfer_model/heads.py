@@ -20,8 +20,8 @@ class Head(nn.Module):
         classes: Number of classes C, at least 1.
         dropout: Dropout probability during training, at least 0 and less than 1.
         generator: Random generator for the initial weights; defaults to torch's global generator.
-        labels: Number of outputs that each class combines; empty if each class has one output. The logit of a class is
-            the logarithm of the sum of the exponentials of its outputs, so that their probabilities are added.
+        labels: For each class, the number of outputs it combines; empty if each class has one output. The logit of a
+            class is the logarithm of the sum of the exponentials of its outputs, so their probabilities are added.
     """
 
     def __init__(

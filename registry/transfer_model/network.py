@@ -30,7 +30,7 @@ class NetworkSpec:
         classes: Number of classes C.
         dropout: Dropout probability of the head, at least 0 and less than 1.
         image_size: Image side S in pixels.
-        labels: Number of outputs that each class combines (see `Head`); empty if each class has one output.
+        labels: For each class, the number of outputs it combines (see `Head`); empty if each class has one output.
     """
 
     backbone: Architecture
@@ -60,7 +60,7 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     are not loaded from the file are initialized using torch's global random generator.
 
     Raises:
-        UnknownBackboneError: No library has this backbone.
+        UnknownBackboneError: No library provides this backbone.
         WeightsError: The file is unreadable or belongs to another network.
         ModelError: The backbone does not accept images of this size.
     """
@@ -83,7 +83,7 @@ def build_pretrained_classifier(backbone: Architecture | str, path: Path) -> tup
         The network in evaluation mode, and its C class names. The network maps images (B, 3, S, S) to logits (B, C).
 
     Raises:
-        UnknownBackboneError: No library has this backbone.
+        UnknownBackboneError: No library provides this backbone.
         WeightsError: The weights are unreadable, belong to another network, or do not include a classifier.
     """
     resolved = catalog.resolve(backbone)
@@ -253,7 +253,7 @@ class Network(nn.Module):
 
         Args:
             pretrained: The same network with its pretrained classifier.
-            rows: Row of the pretrained classifier for each of `spec.outputs` outputs of the head.
+            rows: Row of the pretrained classifier for each of the head's `spec.outputs` outputs.
 
         Raises:
             ModelError: `head_is_output` is False.

@@ -6,11 +6,7 @@ folder instead of the library with the same name.
 
 import os
 import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-_VARIABLE = "PYTHONSAFEPATH"
 
 
 def safe_environment(*folders: Path) -> dict[str, str]:
@@ -25,22 +21,8 @@ def safe_environment(*folders: Path) -> dict[str, str]:
     configured = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return {
         **os.environ,
-        _VARIABLE: "1",
+        "PYTHONSAFEPATH": "1",
         "PYTHONPATH": os.pathsep.join([*map(str, folders), *configured]),
         # uvicorn adds this folder to the search path; its default is the current folder
         "UVICORN_APP_DIR": sysconfig.get_path("stdlib"),
     }
-
-
-@contextmanager
-def safe_children() -> Iterator[None]:
-    """Temporarily sets `PYTHONSAFEPATH` for the Python processes that a library starts."""
-    before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_VARIABLE]
-        else:
-            os.environ[_VARIABLE] = before

@@ -6,7 +6,7 @@ Threads working on the same image would have to synchronize after every operatio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 import torch
@@ -15,9 +15,14 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 
-def _initialize_thread(threads: int) -> None:
-    torch.get_num_threads()  # otherwise, torch resets the number to the default on the first operation
-    torch.set_num_threads(threads)
+def _initialize_thread(threads: int, all_started: Barrier) -> None:
+    try:
+        torch.get_num_threads()  # otherwise, torch resets the number to the default on the first operation
+        torch.set_num_threads(threads)
+    except BaseException:
+        all_started.abort()
+        raise
+    all_started.wait()  # so that every thread gets one of these tasks
 
 
 class FairThreadPool:
@@ -30,11 +35,14 @@ class FairThreadPool:
 
     def __init__(self, count: int, threads: int) -> None:
         self._count = count
-        self._pool = ThreadPoolExecutor(count, initializer=_initialize_thread, initargs=(threads,))
-        all_started = Barrier(count + 1)
-        for _ in range(count):
-            self._pool.submit(all_started.wait)
-        all_started.wait()
+        self._pool = ThreadPoolExecutor(count)
+        all_started = Barrier(count)
+        try:
+            initialized = [self._pool.submit(_initialize_thread, threads, all_started) for _ in range(count)]
+        except BaseException:  # a thread cannot be started
+            all_started.abort()
+            raise
+        _raise_first_error(initialized)
         # Calling `set_num_threads` in a thread also changes the default for threads started later: restore it.
         torch.set_num_threads(torch.get_num_threads())
 
@@ -51,3 +59,9 @@ class FairThreadPool:
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _raise_first_error(futures: Sequence[Future[None]]) -> None:
+    errors = [error for future in futures if (error := future.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+        raise error

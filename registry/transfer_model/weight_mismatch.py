@@ -1,4 +1,4 @@
-"""Explains why weights do not belong to a network."""
+"""Explains why weights do not match a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def differences(
 ) -> list[str]:
     """Lists differences in names and shapes between a file (+) and a network (-), sorted by name.
 
-    It does not list missing `num_batches_tracked` tensors, missing tensors listed in `absent`, or tensors in
+    The list does not include missing `num_batches_tracked` tensors, missing tensors listed in `absent`, or tensors in
     `ignored` modules.
     """
     skipped = tuple(f"{name}." for name in ignored)
@@ -40,7 +40,7 @@ def differences(
 
 
 def describe_mismatch(path: Path, backbone: Backbone, found: list[str]) -> str:
-    """Returns an error message that lists the first tensors that differ, from both the network (-) and the file (+)."""
+    """Returns an error message that lists the first mismatches: tensors of the network (-) and of the file (+)."""
     missing = [line for line in found if line.startswith("-")]
     extra = [line for line in found if line.startswith("+")]
     half = _MAX_LISTED // 2

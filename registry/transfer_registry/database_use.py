@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"-\d+\Z")
 
 
 def require_no_study(database: Path) -> None:
-    """Raises a `DatabaseInUseError` if a study is running, or may be running because its lock cannot be opened."""
+    """Raises a `DatabaseInUseError` if a study is running, or if this is unknown because a lock cannot be opened."""
     for lock in _study_locks(database):
         state = f"study {lock.parent.name} is running in {lock.parents[2]}"
         try:

@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).parents[2]
 SUPPORT = REPOSITORY / "tests" / "support" / "gpu"
 SITE_PACKAGES = Path(torch.__file__).parents[1]
 MATH = {f"{operation}: {math}" for operation in ("convolution", "product") for math in ("tf32", "float32")}
+PATIENCE = 300
+"""Seconds after which a process is ended."""
 RECIPE = """\
 name: colors
 dataset: {{source: images, image_size: 64, splits: {{train: ., validation: 0.25, test: 0.25}}}}
@@ -53,7 +55,12 @@ class Gpus:
         """Runs Python with additional environment variables; returns its standard output and standard error."""
         environment = {**self.environment, **{name: str(value) for name, value in variables.items()}}
         ended = subprocess.run(
-            [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, *map(str, command)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert ended.returncode == code, f"{command} ended with {ended.returncode}:\n{ended.stdout}\n{ended.stderr}"
         return ended.stdout, ended.stderr
@@ -117,15 +124,7 @@ def _compile(sources: Path, folder: Path) -> None:
     ]
     if (error := _failure(install)) is not None:
         pytest.skip(f"the headers of the CUDA runtime without a GPU cannot be installed: {error}")
-    includes = [
-        f"-I{path}"
-        for path in (
-            sources / "null" / "include",
-            headers / "nvidia" / "cu13" / "include",
-            SITE_PACKAGES / "nvidia" / "cu13" / "include",
-            SITE_PACKAGES / "nvidia" / "cudnn" / "include",
-        )
-    ]
+    includes = [f"-I{path}" for path in (sources / "null" / "include", *_includes(headers), *_includes(SITE_PACKAGES))]
     library = ["-shared", "-fPIC", "-w", "-o"]
     for command in (
         [sys.executable, sources / "null" / "build.py", SITE_PACKAGES, headers, home],
@@ -136,8 +135,16 @@ def _compile(sources: Path, folder: Path) -> None:
             pytest.skip(f"the CUDA runtime without a GPU cannot be compiled for PyTorch {torch.__version__}: {error}")
 
 
-def _failure(command: list[object]) -> str | None:
-    ended = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+def _includes(folder: Path) -> list[Path]:
+    """Folders of headers in NVIDIA's packages: one for each major version of CUDA, or one for each library."""
+    return sorted(folder.glob("nvidia/*/include"))
+
+
+def _failure(command: list[object], seconds: float = PATIENCE) -> str | None:
+    try:
+        ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        return str(error)
     return ended.stderr if ended.returncode else None
 
 
@@ -158,6 +165,20 @@ def study(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path
 
     return write
+
+
+@pytest.mark.parametrize("folders", [["cu13", "cudnn"], ["cu14"], ["cublas", "cuda_runtime"]])
+def test_headers_are_found_for_each_version_of_cuda(tmp_path: Path, folders: list[str]) -> None:
+    for folder in [*folders, "nccl"]:
+        (tmp_path / "nvidia" / folder / ("lib" if folder == "nccl" else "include")).mkdir(parents=True)
+    assert _includes(tmp_path) == [tmp_path / "nvidia" / folder / "include" for folder in folders]
+
+
+def test_a_command_of_the_compilation_that_takes_too_long_is_a_failure() -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    assert "timed out after 0.1 seconds" in str(_failure(command, seconds=0.1))
+    assert _failure([sys.executable, "-c", ""]) is None
+    assert _failure([sys.executable, "-c", "raise SystemExit('reason')"]) == "reason\n"
 
 
 def test_bfloat16_is_timed_only_on_the_gpu_that_computes_in_it(gpus: Gpus) -> None:

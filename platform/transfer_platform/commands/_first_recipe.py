@@ -67,7 +67,7 @@ class InspectedDataset:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Names of the unreadable files, each mapped to the reason; empty if there are too many to list."""
+        """Names of the unreadable files, each mapped to the reason; empty if they cannot all be listed."""
         inspection = self.inspection
         names = {inspection.name(path): reason for path, reason in inspection.quarantine.items()}
         unambiguous = {inspection.root / name for name in names} == set(inspection.quarantine)
@@ -130,7 +130,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     size = _median_size(dataset)
     if isinstance(intensity := dataset.inspection.intensity, IntensityRange):
         values = f"{{low: {intensity.low:g}, high: {intensity.high:g}}}"
-        yield f"  # intensity: {values}", "default: determined from the training images that have more than 8 bits"
+        yield f"  # intensity: {values}", "default: determined from training images with more than 8 bits per pixel"
     yield "  # image_size: 224", f"default: the image size used in pretraining; median size of your images: {size}"
     yield "", ""
 
@@ -163,10 +163,10 @@ def _network(dataset: InspectedDataset) -> Iterator[Line]:
 
 def _training(dataset: InspectedDataset) -> Iterator[Line]:
     yield "training:", ""
-    yield "  precision: float32", "exact features; a faster format would save little, because they are extracted once"
+    yield "  precision: float32", "exact features; a faster format saves little time, because they are extracted once"
     if dataset.is_imbalanced:
         (largest, most), *_, (smallest, fewest) = Counter(dataset.training_counts).most_common()
-        sizes = f"{printable(largest)} has {most} images, {printable(smallest)} {fewest}"
+        sizes = f"{printable(largest)} has {most} images, {printable(smallest)} has {fewest}"
         yield "  class_weights: auto", f"{sizes}: all classes are weighted equally"
     yield "", ""
 

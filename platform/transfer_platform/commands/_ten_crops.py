@@ -1,4 +1,4 @@
-"""10-crop test: averages probabilities over crops and their reflections."""
+"""Ten-crop evaluation: averages probabilities over crops and their reflections."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def ten_crop_probabilities(classifier: Classifier, images: Sequence[Path]) -> ND
 
 
 def ten_crops(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """Returns normalized crops (10, 3, S, S) of an RGB image: 4 corners and the center, then their reflections.
+    """Returns normalized crops (10, 3, S, S) of an RGB image: 4 corners and the center, followed by their reflections.
 
     The crops are squares within the center square of the image. The center crop is the one used for serving.
     """

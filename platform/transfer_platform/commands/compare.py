@@ -19,7 +19,7 @@ TABLE_FILE = "variants.json"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Outcomes of all variants of a recipe, keyed by the name of the variant, in the order of the recipe."""
+    """Outcomes of all variants of a recipe, keyed by variant name, in the same order as in the recipe."""
 
     outcomes: Mapping[str, Outcome]
 
@@ -49,7 +49,7 @@ def run_variants(
     progress: Progress = silent,
     say: Say = silent,
 ) -> Outcome | Comparison:
-    """Runs each variant as a study of its own, or only the given one; a recipe without variants is run as it is.
+    """Runs each variant as a separate study, or only the given variant; runs a recipe without variants unchanged.
 
     The studies belong to one MLflow run, which contains the table. Finished variants are not repeated. See `run` for
     the other arguments.

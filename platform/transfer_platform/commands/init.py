@@ -68,7 +68,7 @@ def write_first_recipe(
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
     if printable(source) != source:
-        raise DataError(f"{printable(source)}: the name has unprintable characters; rename the folder or file")
+        raise DataError(f"{printable(source)}: the name contains unprintable characters; rename the folder or file")
     name = _recipe_name(source)
     out = out or Path(f"{name}.yaml")
     _require_free_place(out, source)
@@ -102,20 +102,20 @@ def _inspect(
 
     Args:
         source: Dataset source.
-        train: Folder that contains the class folders; None if it is to be detected.
+        train: Folder that contains the class folders; None to detect it automatically.
         progress: Called while data is downloaded, unpacked and read.
         metadata: Metadata files to exclude, each mapped to the reason.
     """
     exclude = {**metadata}
     for _ in range(_MAX_ROUNDS):
-        scanned = _open(source, train, exclude, progress)
+        scanned, exclude = _open(source, train, exclude, progress)
         dataset = _inspected(scanned, exclude)
         found = find_exclusions(scanned, dataset.inspection)
         if not found:
             break
         exclude |= found
     if dataset.inspection.errors:
-        # Without a recipe that excludes them, skipped files are errors again: a class may have no other files.
+        # If no recipe can exclude them, skipped files are errors again, because a class may have no other files.
         inspection = replace(dataset.inspection, quarantine={})
         missing = len(inspection.by_kind("missing"))
         if missing and scanned.metadata_files:
@@ -129,21 +129,24 @@ def _inspect(
     return dataset if folded.inspection.by_kind("cannot be split") else folded
 
 
-def _open(source: str, train: str | None, exclude: dict[str, str], progress: Progress) -> ScannedDataset:
-    """Opens a dataset. If its metadata file is unusable but there are class folders, adds the file to `exclude`."""
+def _open(
+    source: str, train: str | None, exclude: Mapping[str, str], progress: Progress
+) -> tuple[ScannedDataset, dict[str, str]]:
+    """Opens a dataset without the files in `exclude`; returns it with the files that were excluded.
+
+    These also contain the metadata file if it is unusable but there are class folders.
+    """
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     splits = SplitsConfig(train=train)
     config = DatasetConfig(source=source, splits=splits, on_bad_image="skip", exclude=tuple(exclude))
     try:
-        return open_dataset(config, Path(), progress)
+        return open_dataset(config, Path(), progress), {**exclude}
     except MetadataError as error:
         excluded = {**exclude, **dict.fromkeys(error.names, f"not used, because it {error.reason}")}
         try:
-            scanned = _open(source, train, excluded, progress)
+            return _open(source, train, excluded, progress)
         except DataError:  # there are no class folders that could be used instead
             raise DataError(error.with_remedy("correct the file, or move it out of the folder")) from error
-        exclude |= excluded
-        return scanned
 
 
 def _refusal(inspection: Inspection, exclude: Mapping[str, str]) -> str:
@@ -151,7 +154,7 @@ def _refusal(inspection: Inspection, exclude: Mapping[str, str]) -> str:
     reasons = [f"{name} is {reason}" for name, reason in exclude.items() if Path(name).name in METADATA_FILES]
     for kind, found in groupby(inspection.errors, key=lambda error: error.kind):
         first, *others = found
-        count = f" ({len(others) + 1}), such as " if others else ": "
+        count = f" ({len(others) + 1}), for example " if others else ": "
         remedy = FINDING_KINDS[kind].fix
         reasons.append(f"{kind}{count}{inspection.line(first)}{f'; {remedy}' if remedy else ''}")
     root = printable(inspection.root)

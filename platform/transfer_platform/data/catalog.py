@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from transfer_platform.data.image_stats import ImageStats
+from transfer_platform.data.message_lists import join_lines
 from transfer_platform.data.scan import scan_files
 from transfer_platform.data.table_files import METADATA_FILES
 from transfer_platform.errors import DataError, SplitError
@@ -16,9 +17,6 @@ from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.walk import walk
 from transfer_platform.suggest import did_you_mean
-
-MAX_LISTED = 20
-"""Maximum number of files or rows listed in an error message."""
 
 ARCHIVE_REMEDY = "is an archive, and archives inside a folder are not read; unpack it"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
@@ -236,12 +234,6 @@ def in_several_splits(
         for value, by_split in found.items()
         if len(by_split) > 1
     }
-
-
-def join_lines(lines: Sequence[str]) -> str:
-    """Joins the first 20 lines. If there are more, appends a line with the number of remaining lines."""
-    more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-    return "\n".join([*lines[:MAX_LISTED], *more])
 
 
 def _suggest_sibling(folder: Path) -> str:

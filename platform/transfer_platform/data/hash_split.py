@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from transfer_platform.data.catalog import ImageRecord, sort_by_content
+from transfer_platform.data.message_lists import join_classes
 from transfer_platform.data.split_selection import ClassShares, select_test
 from transfer_platform.data.split_units import (
     ALL_CLASSES,
     SplitUnit,
     divide_dominant,
     form_units,
-    list_classes,
     require_two_units,
     scarce_classes,
 )
@@ -125,7 +125,7 @@ def require_folds(units: Sequence[SplitUnit], folds: int, noun: str) -> None:
     if single := scarce_classes(units, 2):
         raise SplitError(
             f"cross-validation needs two {noun} for every class in train, but there is only one for "
-            f"{list_classes(single)}; add images, set dataset.splits.validation to a fraction such as 0.2, or list the "
+            f"{join_classes(single)}; add images, set dataset.splits.validation to a fraction such as 0.2, or list the "
             "class folder (in a manifest, its images) in dataset.exclude"
         )
     if len(units) < folds:

@@ -50,8 +50,8 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
     if missing := [printable(folder.name) for folder in folders if folder not in found]:
         names = ", ".join(printable(file.relative_to(root)) for file in found.values())
         raise DataError(
-            f"{printable(root)} has {names}, but {', '.join(missing)} has no metadata file with the columns "
-            f"{FILE_NAME} and label; add one, or list the existing ones in dataset.exclude to use the class folders"
+            f"{printable(root)} has {names}, but no metadata file with the columns {FILE_NAME} and label exists in "
+            f"{', '.join(missing)}; add one, or list the existing files in dataset.exclude to use the class folders"
         )
     return _joined(root, {folder: _read(file, root, group_by) for folder, file in found.items()})
 

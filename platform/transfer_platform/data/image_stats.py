@@ -90,7 +90,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
 
 def deep_images(headers: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Returns a mask (N,) of the grayscale images with more than 8 bits, given the `HEADER_DTYPE` records (N,)."""
+    """Returns a mask (N,) of grayscale images with more than 8 bits per pixel, given `HEADER_DTYPE` records (N,)."""
     from transfer_model.intensity import is_deep
 
     modes, indices = np.unique(headers["mode"], return_inverse=True)

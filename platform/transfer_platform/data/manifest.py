@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from transfer_platform.data.catalog import join_lines, normalize_label
+from transfer_platform.data.catalog import normalize_label
+from transfer_platform.data.message_lists import join_lines
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.data.table_files import DELIMITERS, PARQUET, SUFFIXES, Table, read_table
 from transfer_platform.errors import DataError, MetadataError

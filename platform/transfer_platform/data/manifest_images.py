@@ -125,7 +125,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
     A manifest that the user named may list any file or URL. If a manifest was downloaded from `url`, or found in the
-    folder of a dataset, its file paths must stay inside the folder of the manifest.
+    folder of a dataset, its file paths must be inside the manifest's folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.
@@ -161,7 +161,7 @@ def _path_error(path: str, *, confined: bool) -> str:
         return "contains a NUL character, which is not allowed in file names"
     if store := scheme(path):
         known = ", ".join(f"{name}://" for name in STORES)
-        return "" if store in STORES else f"cannot be fetched; supported: {known}{did_you_mean(store, STORES)}"
+        return "" if store in STORES else f"cannot be fetched; supported schemes: {known}{did_you_mean(store, STORES)}"
     if not confined:
         return ""
     relative = PurePosixPath(path)
@@ -226,7 +226,7 @@ def _suggest_file(entry: ManifestEntry) -> str:
 
 
 def _name_archive(entry: ManifestEntry) -> str:
-    """Names an archive, which may contain the missing image, in one of the folders of the path in the manifest."""
+    """Returns a hint if a folder in the image's path contains an archive, because the image may be in the archive."""
     folders = [*entry.path.parents][: len(PurePosixPath(entry.row.path).parts)]
     archives = [name for folder in folders for name in sorted(_file_names(folder)) if is_archive(name)]
     return f"; {printable(archives[0])} {ARCHIVE_REMEDY}" if archives else ""

@@ -62,7 +62,7 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
     for pattern in patterns:
         if any("**" in part and part != "**" for part in pattern.split("/")):
             raise DataError(
-                f"dataset.{field}: in {pattern!r}, ** must be a whole part of the path; for files in all folders, "
+                f"dataset.{field}: in {pattern!r}, ** must be a complete path component; for files in all folders, "
                 f"write {re.sub(r'[*][*]+', '**/*', pattern, count=1)!r}"
             )
     matches = {pattern: frozenset(_glob(root, pattern)) for pattern in patterns}
@@ -99,7 +99,7 @@ def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Returns whether a pattern matches a file or one of its folders, as in `match_files`.
+    """Returns True if a pattern matches a file or one of its folders, as in `match_files`.
 
     >>> matches("val/metadata.csv", "val"), matches("val/metadata.csv", "*.csv"), matches("a.csv", "./*.csv")
     (True, False, True)
@@ -109,12 +109,14 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Returns whether the parts of a name match the parts of a glob, where `**` matches zero or more parts."""
-    if not pattern:
-        return not name
-    if pattern[0] == "**":
-        return any(_is_match(name[skipped:], pattern[1:]) for skipped in range(len(name) + 1))
-    return bool(name) and fnmatchcase(name[0], pattern[0]) and _is_match(name[1:], pattern[1:])
+    """Returns True if the parts of a name match the parts of a glob, where `**` matches zero or more parts."""
+    lengths = {0}  # numbers of leading parts of the name that the pattern matches so far
+    for part in pattern:
+        if part == "**":
+            lengths = set(range(min(lengths, default=len(name) + 1), len(name) + 1))
+        else:
+            lengths = {length + 1 for length in lengths if length < len(name) and fnmatchcase(name[length], part)}
+    return len(name) in lengths
 
 
 def _raise_unmatched(lines: Sequence[str], field: str, expected: str) -> None:
@@ -130,9 +132,11 @@ def _glob(root: Path, pattern: str) -> Iterator[Path]:
     relative = PurePosixPath(pattern)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
         return
-    # File names may contain brackets, such as `photo[1].jpg`, so an existing name takes precedence over a glob.
+    # A file name may contain brackets (for example, `photo[1].jpg`), so an existing name takes precedence over a glob.
     literal = root / relative
-    for match in [literal] if os.path.lexists(literal) else root.glob(pattern):
+    # each further `**` in a row makes pathlib search all folders again for every folder
+    distinct = re.sub(r"[*]{2}(/+[*]{2})+", "**", pattern)
+    for match in [literal] if os.path.lexists(literal) else root.glob(distinct):
         yield match
         if match.is_dir():
             yield from match.rglob("*")

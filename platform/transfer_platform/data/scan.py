@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -14,11 +12,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_model.safe_path import safe_children
 from transfer_platform.data.image_stats import STATS_BYTES, ImageStats, compute_stats, image_stats_cache
+from transfer_platform.data.worker_processes import WorkerProcesses
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import MAX_BYTES, FileProblem, printable, unreadable
 from transfer_platform.progress import Progress, Step
@@ -34,9 +33,6 @@ MAX_THREADED_FILES = 512
 _MIN_CHUNK_FILES, _MAX_CHUNK_FILES, _CHUNKS = 32, 256, 64
 """Minimum and maximum number of files per chunk, and the number of chunks to aim for within these limits."""
 _MAX_CHUNK_BYTES = 64 << 20
-_IDLE_SECONDS = 10
-"""Seconds after which an idle worker process exits."""
-_PARENT_CHECK_SECONDS = 1.0
 _SAVE_FILES, _SAVE_SECONDS = 8192, 10.0
 """New statistics are written to the cache after this many images or seconds, so that a crash loses little work."""
 
@@ -131,27 +127,18 @@ def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks that may be pending at a time.
 
     Processes read many files faster than threads do, because for small images, Python code that holds the GIL takes
-    longer than Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
+    longer than Pillow.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
             yield threads, 2 * count
         return
-    # Unlike the standard library, loky does not rerun the caller's script in its workers, and it reuses workers for
-    # the next split. Its `cpu_count` respects the CPU limit of a container.
-    from joblib.externals.loky import cpu_count, get_reusable_executor
+    from joblib import cpu_count  # unlike that of `os`, it respects the CPU limit of a container
 
-    count = cpu_count()
-    processes = get_reusable_executor(
-        count, timeout=_IDLE_SECONDS, initializer=exit_with_parent, initargs=(os.getpid(),)
-    )
-    try:
-        with safe_children():  # loky starts its workers when the first chunks are submitted
-            yield processes, 2 * count
-    except BaseException:
-        processes.shutdown(wait=True, kill_workers=True)
-        raise
+    count = min(cpu_count(), ceil(files / _MIN_CHUNK_FILES))
+    with WorkerProcesses(count) as processes:
+        yield processes, 2 * count
 
 
 def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
@@ -166,18 +153,6 @@ def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
         bytes_left -= file.stamp.size
     if chunk:
         yield chunk
-
-
-def exit_with_parent(parent: int) -> None:
-    """Makes a worker process ignore Ctrl-C, and exit soon after its parent process, whose ID is `parent`."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_CHECK_SECONDS)
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:

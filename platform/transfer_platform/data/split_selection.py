@@ -1,11 +1,12 @@
-"""Selects the test units, and limits the near duplicates in a split."""
+"""Selects test units, and limits how many near duplicates a split can contain."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from transfer_platform.data.split_units import SplitUnit, list_classes, require_two_units, separate
+from transfer_platform.data.message_lists import join_classes
+from transfer_platform.data.split_units import SplitUnit, require_two_units, separate
 from transfer_platform.errors import SplitError
 
 _HASHES = 2.0**256
@@ -23,14 +24,14 @@ def select_test(
 
     If a class then has no unit in test, its smallest unit is moved there; among equally small units, the one with the
     smallest hash. If a class has fewer than `keep` units in the rest, its test units with the largest hashes are moved
-    back, as long as one is left in test.
+    back, as long as one remains in test.
 
     Args:
         units: At least two units of each class.
         hash_of: Function that maps a name to an integer below 2**256.
         fraction: Test fraction, between 0 and 1.
         noun: Plural noun for the units in error messages.
-        keep: Number of units of each class that the rest needs; 2 if the rest will be divided again.
+        keep: Number of units of each class that must remain in the rest; 2 if the rest will be divided again.
 
     Raises:
         SplitError: A class has only one unit, or cannot be divided because other classes share its units.
@@ -41,7 +42,7 @@ def select_test(
         parts = separate(units, missing)
         if len(parts) == len(units):
             raise SplitError(
-                f"every class needs {noun} in both train and test, but {list_classes(missing)} cannot be divided, "
+                f"every class needs {noun} in both train and test, but {join_classes(missing)} cannot be divided, "
                 f"because other classes share the same {noun}; add {noun}, or list the class folder (in a manifest, "
                 "its images) in dataset.exclude"
             )
@@ -53,8 +54,8 @@ def select_test(
 class ClassShares:
     """Counts the images of each class in a split, and limits the units of near duplicates that the split can take.
 
-    A unit fits if the split would then have at most `fraction` of the images in units of this size or smaller. If
-    larger units were counted, a single large unit that stays in train could draw all other images into the split.
+    A unit fits if the split would then have at most `fraction` of all images in units of this size or smaller. If
+    larger units were counted, a single large unit in train could allow the split to take all other images.
     """
 
     def __init__(self, units: Iterable[SplitUnit], fraction: float) -> None:
@@ -73,7 +74,7 @@ class ClassShares:
         return self._taken[label].total()
 
     def fits(self, unit: SplitUnit) -> bool:
-        """Returns whether the split can take a unit without exceeding the limit for any class."""
+        """Returns True if the split can take a unit without exceeding the limit for any class."""
         return all(
             _images_up_to(self._taken[label], unit.counts[label]) + unit.counts[label]
             <= self._fraction * _images_up_to(self._available[label], unit.counts[label])
@@ -88,7 +89,7 @@ class ClassShares:
 
 
 def _images_up_to(images: Counter[int], size: int) -> int:
-    """Returns the number of images in units of at most `size` images; `images` is keyed by unit size."""
+    """Returns the total number of images in all units of up to `size` images; `images` is keyed by unit size."""
     return sum(count for each, count in images.items() if each <= size)
 
 

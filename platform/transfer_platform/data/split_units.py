@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from itertools import chain
 
 from transfer_platform.data.catalog import ImageRecord
+from transfer_platform.data.message_lists import join_classes
 from transfer_platform.errors import SplitError
 
 ALL_CLASSES = ""
 """Key for the total over all classes; differs from every label, because labels are never empty."""
-
-_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +87,9 @@ def require_two_units(units: Sequence[SplitUnit], split: str, noun: str) -> None
     """Raises a `SplitError` if a class has only one unit and thus cannot be in both train and `split`."""
     if single := scarce_classes(units, 2):
         raise SplitError(
-            f"every class needs {noun} in both train and {split}, but there is only one for {list_classes(single)}; "
+            f"every class needs {noun} in both train and {split}, but there is only one for {join_classes(single)}; "
             "add more, or list the class folder (in a manifest, its images) in dataset.exclude"
         )
-
-
-def list_classes(labels: Sequence[str]) -> str:
-    """Joins the first ten class names for a message; if there are more, appends the number of remaining classes."""
-    more = f" and {len(labels) - _MAX_LISTED} more" if len(labels) > _MAX_LISTED else ""
-    return ", ".join(map(repr, labels[:_MAX_LISTED])) + more
 
 
 def _image_units(images: Sequence[ImageRecord]) -> list[SplitUnit]:
@@ -108,7 +101,7 @@ def _image_units(images: Sequence[ImageRecord]) -> list[SplitUnit]:
     unique = {labels[0] for labels in labels_of.values()}
     if copied := sorted({image.label for image in images} - unique):
         raise SplitError(
-            f"every image of {list_classes(copied)} is an exact duplicate of an image in another class; "
+            f"every image of {join_classes(copied)} is an exact duplicate of an image in another class; "
             "remove each duplicate from one of the classes"
         )
     # Shared between images, because a million dictionaries would take far more memory.

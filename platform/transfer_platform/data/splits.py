@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, in_several_splits, scan_folder
 from transfer_platform.data.group_split import assign_group_folds, groups_in_several_splits, split_by_group
 from transfer_platform.data.hash_split import assign_folds, split_by_hash
+from transfer_platform.data.message_lists import join_lines
 from transfer_platform.errors import SplitError
 from transfer_platform.file_problems import printable
 from transfer_platform.progress import Progress, silent
@@ -24,9 +25,6 @@ from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from transfer_platform.data.image_stats import ImageStats
-
-MAX_LISTED = 10
-"""Maximum number of lines listed in an error message."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def _require_disjoint_images(images_by_split: Mapping[str, Sequence[ImageRecord]
         ]
         raise SplitError(
             f"{len(shared)} image{'s are' if len(shared) > 1 else ' is'} in more than one split:\n"
-            + _join_lines(lines)
+            + join_lines(lines)
             + "\nremove the extra files, or list them in dataset.exclude; to keep files in more than one split, list "
             "them in dataset.allow_duplicates"
         )
@@ -199,14 +197,9 @@ def _require_disjoint_groups(images_by_split: Mapping[str, Sequence[ImageRecord]
         lines = [f"  {name!r}: {' and '.join(by_split)}" for name, by_split in groups.items()]
         raise SplitError(
             f"{len(lines)} group{'s are' if len(lines) > 1 else ' is'} in more than one split (dataset.group_by):\n"
-            + _join_lines(lines)
+            + join_lines(lines)
             + "\ncorrect the 'split' column of the manifest, or remove the column and set fractions in dataset.splits"
         )
-
-
-def _join_lines(lines: Sequence[str]) -> str:
-    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-    return "\n".join([*lines[:MAX_LISTED], *more])
 
 
 def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:

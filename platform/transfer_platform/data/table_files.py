@@ -16,11 +16,13 @@ from transfer_platform.file_problems import printable
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = ".jsonl"
+_MAX_EXACT_INTEGER = 2**53
+"""Largest float up to which every integer is a float."""
 PARQUET = ".parquet"
 SUFFIXES = (*DELIMITERS, JSON_LINES, PARQUET)
 """File extensions of manifests."""
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Names of the metadata files of folders; the `datasets` library uses the same names."""
+"""Names of the metadata files in image folders; the `datasets` library uses the same names."""
 
 
 @dataclass
@@ -68,7 +70,7 @@ def read_table(file: Path, columns: Collection[str]) -> Table:
 
 
 def read_columns(file: Path) -> list[str]:
-    """Returns the column names of a table without checking its rows or its encoding; empty for an empty file.
+    """Returns the column names of a table without checking its rows or encoding; an empty file has no columns.
 
     Raises:
         DataError: The file cannot be opened, or is a damaged Parquet file.
@@ -82,7 +84,7 @@ def read_columns(file: Path) -> list[str]:
                 return _parse_json(stream, ()).columns
             header = csv.reader([stream.readline()], delimiter=DELIMITERS[suffix])
             return [name.strip() for name in next(header, [])]
-    except csv.Error:  # such as a field that is longer than the limit
+    except csv.Error:  # for example, if a field exceeds the length limit
         return []
     except OSError as error:
         raise DataError(f"the manifest {printable(file)} cannot be read: {cause(error)}") from error
@@ -90,13 +92,13 @@ def read_columns(file: Path) -> list[str]:
 
 def _parse_text(reader: Iterator[list[str]]) -> Table:
     table = Table([name.strip() for name in next(reader, [])])
-    number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
+    number = reader.line_num + 1  # type: ignore[attr-defined]  # csv does not export the reader's type
     for cells in reader:
         if cells and len(cells) != len(table.columns):
             table.errors.append((number, f"has {len(cells)} cells, but the header has {len(table.columns)}"))
         elif cells:
             table.rows.append((number, dict(zip(table.columns, cells, strict=True))))
-        number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
+        number = reader.line_num + 1  # type: ignore[attr-defined]  # csv does not export the reader's type
     return table
 
 
@@ -132,10 +134,13 @@ def _value_errors(found: dict[str, object], used: Collection[str]) -> Iterator[s
         if isinstance(value, list | dict):
             yield f"its {name!r} is {json.dumps(value)[:60]}, but must be text or a number"
         elif isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
-            yield f"its {name!r} is {json.dumps(value)[:60]}, which contains half of a surrogate pair"
+            yield f"its {name!r} is {json.dumps(value)[:60]}, which contains an unpaired surrogate"
 
 
 def _as_text(value: object) -> str:
+    """Converts a scalar to text; an equal integer replaces a float, because 1 and 1.0 are the same number in JSON."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER:
+        value = int(value)
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 

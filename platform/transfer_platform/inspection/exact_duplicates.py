@@ -41,7 +41,7 @@ def _paths(images: Mapping[str, Sequence[ImageRecord]]) -> tuple[Path, ...]:
 
 
 def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns the distinct `split/label` pairs, in split order."""
+    """Returns the distinct `split/label` pairs, in the order of the splits."""
     locations = {f"{split}/{image.label}" for split, images in copies.items() for image in images}
     order = list(copies)
     return sorted(locations, key=lambda location: (order.index(location.partition("/")[0]), location))

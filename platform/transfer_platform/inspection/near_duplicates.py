@@ -29,7 +29,7 @@ MAX_ASPECT_DIFFERENCE = 0.05
 _LARGE = 4
 """A group is large if at least this many of its images are in the rows of a single tile."""
 MIN_CONTRAST = 4.0
-"""Images with a lower standard deviation of brightness (0 to 255), such as blank pages, are not compared."""
+"""Images (for example, blank pages) whose brightness (0 to 255) has a lower standard deviation are not compared."""
 
 
 def similar_images(images: Sequence[ImageRecord], stats: ImageStats) -> list[tuple[str, ...]]:
@@ -64,7 +64,7 @@ def near_duplicates(splits: Mapping[str, Sequence[ImageRecord]], similar: Sequen
 
 
 def _each_place_first(members: Sequence[tuple[str, ImageRecord]]) -> list[tuple[str, ImageRecord]]:
-    """Moves one image of each split and class to the front, so that a shortened list shows all places."""
+    """Moves one image of each split and class to the front, so that a shortened list shows all splits and classes."""
     first = {(split, image.label): index for index, (split, image) in reversed([*enumerate(members)])}
     leading = sorted(first.values())
     return [members[index] for index in leading] + [
@@ -125,8 +125,8 @@ def _unmerged(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yields parts (rows, columns) of a tile that cover every pair of similar hashes from different groups.
 
-    `group` (N,) holds group numbers. Frames from a fixed camera form one large group after the first tiles; comparing
-    all pairs of these frames, or of frames from two such cameras, would take quadratic time.
+    `group` (N,) contains each image's group number. After the first tiles, frames from a fixed camera form one large
+    group; comparing all pairs of these frames, or of frames from two such cameras, would take quadratic time.
     """
     groups, position, counts = np.unique(group[rows], return_inverse=True, return_counts=True)
     is_large = counts >= _LARGE

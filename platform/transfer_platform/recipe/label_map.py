@@ -1,4 +1,4 @@
-"""Checks label maps: which labels of the pretrained weights form a class."""
+"""Label maps, which define each class by labels of the pretrained weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LabelMap = Mapping[str, Sequence[str]]
 
 
 def pretrained_labels(architecture: Architecture, weights: str) -> tuple[str, ...]:
-    """Returns the labels of pretrained weights in the order of the logits; empty if they are unknown.
+    """Returns the labels of pretrained weights in the order of the logits, or an empty tuple if they are unknown.
 
     Args:
-        architecture: Network of the weights.
-        weights: `backbone.weights`. The labels of a file are assumed to be those of the default weights.
+        architecture: Architecture of the network that the weights belong to.
+        weights: Value of `backbone.weights`. A file is assumed to have the labels of the default weights.
     """
     from transfer_model import catalog
     from transfer_model.backbones import class_names, preprocessings
@@ -31,7 +31,7 @@ def pretrained_labels(architecture: Architecture, weights: str) -> tuple[str, ..
 
 
 def label_problems(label_map: LabelMap, labels: Sequence[str]) -> Iterator[tuple[tuple[str, int], str]]:
-    """Yields the position (class, index) and an error message for each label that is unknown or is listed twice."""
+    """Yields the position (class, index) and an error message for each label that is unknown or listed twice."""
     seen: set[str] = set()
     for name, members in label_map.items():
         for index, label in enumerate(members):
@@ -43,7 +43,7 @@ def label_problems(label_map: LabelMap, labels: Sequence[str]) -> Iterator[tuple
 
 
 def label_rows(label_map: LabelMap, labels: Sequence[str], classes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Returns the positions of each class's labels; several positions may have the same label, such as `crane`."""
+    """Returns the positions of each class's labels; a label may have several positions (for example, `crane`)."""
     return tuple(
         tuple(position for position, label in enumerate(labels) if label in label_map[name]) for name in classes
     )
@@ -52,5 +52,5 @@ def label_rows(label_map: LabelMap, labels: Sequence[str], classes: Sequence[str
 def require_classes(label_map: LabelMap | None, classes: Sequence[str]) -> None:
     """Raises a `RecipeError` unless a label map has exactly the classes of the dataset."""
     if label_map is not None and set(label_map) != set(classes):
-        message = f"the label map must have the classes of the dataset, {', '.join(classes)}"
+        message = f"the label map must have the classes of the dataset ({', '.join(classes)})"
         raise RecipeError([RecipeProblem("recipe", "head.label_map", f"{message}, but has {', '.join(label_map)}")])

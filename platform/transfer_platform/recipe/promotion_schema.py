@@ -16,7 +16,7 @@ FALSE_ALARM_RATE = 0.05
 
 
 class GateConfig(Section):
-    """Rules that a candidate must pass to become the champion. If no rules are set, every candidate passes."""
+    """Rules that a candidate must satisfy to become the champion. If no rules are set, every candidate passes."""
 
     accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
     """Fraction of correctly classified test images, 0 to 1."""

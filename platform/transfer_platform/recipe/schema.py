@@ -296,7 +296,7 @@ class EvaluationConfig(Section):
     """Evaluation of the best trial on the test images."""
 
     crops: Literal[1, 10] = 1
-    """With 10, also logs accuracy and loss averaged over 10 crops: the corners, the center and their reflections."""
+    """If 10, also logs accuracy and loss averaged over 10 crops: the four corners, the center and their reflections."""
 
 
 Changes = Annotated[dict[str, Any], Field(json_schema_extra={"additionalProperties": True})]

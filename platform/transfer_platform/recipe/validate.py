@@ -66,7 +66,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Maps paths to values: a dotted field's value, each of its choices, or both bounds of its range."""
+        """Returns a dotted field's value, each of its choices, or both bounds of its range, keyed by path."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}
@@ -80,7 +80,7 @@ class ValidFields:
         return [path for path, node in nodes.items() if node and isinstance(node.value, dict)]
 
     def is_set(self, path: FieldPath) -> bool:
-        """Returns whether a field or section is present and not null, even if it is invalid."""
+        """Returns True if a field or section is present and not null, whether or not it is valid."""
         node = self.tree.find(path)
         return node is not None and node.value is not None
 
@@ -114,7 +114,7 @@ def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
     ranges, trials = fields.ranges(), fields.get("search.trials")
     if ranges and not fields.is_set(("search",)):
         first, *others = ranges
-        also = f" (also for {', '.join(map(format_path, others))})" if others else ""
+        also = f" (and do the same for {', '.join(map(format_path, others))})" if others else ""
         fix = f"add one, such as search: {{trials: 20}}, or replace the range with a value{also}"
         yield FieldError(first, f"a range requires a search section; {fix}")
     elif trials and trials > 1 and not ranges:
@@ -203,7 +203,7 @@ def _solved_head_errors(fields: ValidFields) -> Iterator[FieldError]:
     reason = f"head.kind: {solved[0]} is solved on the features of the whole backbone"
     for path, stage in fields.possible_values("backbone.freeze_through").items():
         if stage != "all":
-            yield FieldError(path, f"must be all, but is {stage}, because {reason}")
+            yield FieldError(path, f"must be all, not {stage}, because {reason}")
     if fields.get("training.sampling") == "balanced":
         fix = "use class_weights: balanced"
         yield FieldError(("training", "sampling"), f"balanced has no effect, because {reason}; {fix}")
@@ -212,7 +212,7 @@ def _solved_head_errors(fields: ValidFields) -> Iterator[FieldError]:
     if len(solved) < len(kinds):
         return
     if fields.get("dataset.augmentation") not in (None, "none"):
-        message = f"has no effect, because {reason} of the original images; remove it or use head.kind: linear"
+        message = f"has no effect, because {reason} without augmentation; remove it or use head.kind: linear"
         yield FieldError(("dataset", "augmentation"), message)
     for path in fields.ranges():
         if path in _GRADIENT_DESCENT:
@@ -297,7 +297,7 @@ def _label_errors(fields: ValidFields, backbones: Iterable[BackboneInfo]) -> Ite
     for backbone in backbones:
         labels = pretrained_labels(backbone.architecture, weights)
         if not labels:
-            message = f"the labels of {backbone.name} with weights: {weights} are unknown"
+            message = f"no labels are known for {backbone.name} with weights: {weights}"
             yield FieldError(_LABEL_MAP, f"{message}; remove the label map, or use published weights")
             continue
         for position, message in label_problems(label_map, labels):

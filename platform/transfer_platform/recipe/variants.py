@@ -1,4 +1,4 @@
-"""Variants: named changes to a recipe, each of which is a recipe of its own."""
+"""Variants: named changes to a recipe, each of which yields a separate recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transfer_platform.suggest import did_you_mean
 
 
 def variant_trees(tree: Node) -> Iterator[Node]:
-    """Yields the tree of each variant: the recipe's own tree, merged with the changes of the variant."""
+    """Yields the tree of each variant: the recipe's own tree, merged with the variant's changes."""
     variants = tree.entries.get(VARIANTS)
     base = Node(tree.place, {key: node for key, node in tree.entries.items() if key != VARIANTS})
     for changes in variants.entries.values() if variants else ():
@@ -31,7 +31,7 @@ def misplaced_fields(tree: Node) -> Iterator[tuple[FieldPath, str]]:
 
 
 def variant_recipe(recipe: Recipe, name: str) -> Recipe:
-    """Returns a variant of a recipe. Its name is the name of the recipe, a hyphen and the name of the variant.
+    """Returns a variant of a recipe. Its name consists of the recipe's name, a hyphen, and the variant's name.
 
     Raises:
         RecipeError: The recipe has no such variant, or the variant is invalid.
@@ -39,7 +39,7 @@ def variant_recipe(recipe: Recipe, name: str) -> Recipe:
     variants = recipe.variants or {}
     if name not in variants:
         known = ", ".join(variants) or "none"
-        message = f"the recipe has no variant {name!r}{did_you_mean(name, variants)}; variants: {known}"
+        message = f"the recipe has no variant {name!r} (variants: {known}){did_you_mean(name, variants)}"
         raise RecipeError([RecipeProblem("recipe", VARIANTS, message)])
     content = recipe.model_dump(by_alias=True, exclude={VARIANTS})
     return validated({**_merged(content, variants[name]), "name": f"{recipe.name}-{name}"}, f"variant {name}")
@@ -53,7 +53,7 @@ def require_no_variants(recipe: Recipe) -> None:
 
 
 def _merged(base: Any, changes: Any) -> Any:  # noqa: ANN401 - any YAML value
-    """Merges plain values as `yaml_tree.merge` does trees."""
+    """Merges plain values in the same way as `yaml_tree.merge` merges trees."""
     if not isinstance(base, Mapping) or not isinstance(changes, Mapping) or is_range(changes):
         return changes
     return {**base, **{key: _merged(base.get(key), value) for key, value in changes.items()}}

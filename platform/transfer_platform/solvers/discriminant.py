@@ -8,21 +8,21 @@ from torch import Tensor
 from transfer_platform.solvers.linear_path import LinearPath, weighted_mean
 
 SMALLEST_SHARE = 1e-10
-"""Smallest variance within classes, as a share of the total variance."""
+"""Lower bound on the variance within classes, as a share of the total variance."""
 
 
 def lda_path(features: Tensor, targets: Tensor, weights: Tensor, values: Sequence[float]) -> LinearPath:
-    """Returns linear discriminants for each shrinkage g and each weighting.
+    """Returns a linear discriminant classifier for each shrinkage g and each weighting.
 
     The covariance S within classes, pooled over all images, is replaced by `(1 - g) * S + g * trace(S) / F * I`, as in
-    scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=g)`. With soft targets, an image belongs to
-    each class with its probability. One eigendecomposition per weighting gives the solutions for all values.
+    scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=g)`. An image with soft targets counts toward
+    each class in proportion to its probability. One eigendecomposition per weighting gives all solutions.
 
     Args:
         features: Features (N, F).
         targets: Class probabilities (N, C); every class needs a positive total weight.
-        weights: Weights of the images (K, N); one row for each fold.
-        values: V shrinkages, above 0 and at most 1.
+        weights: Weights (K, N) of the images; one row for each fold.
+        values: V values of the shrinkage, above 0 and at most 1.
     """
     shrinkages = torch.as_tensor(values, dtype=torch.float64)
     solutions = [_lda(features.double(), targets.double(), row.double(), shrinkages) for row in weights]
@@ -44,7 +44,7 @@ def _lda(features: Tensor, targets: Tensor, weights: Tensor, shrinkages: Tensor)
     signs = torch.cat([torch.ones(len(features)), -priors]).to(rows)
     eigenvalues, vectors = torch.linalg.eigh(rows.T @ (rows * signs[:, None]))
     eigenvalues = eigenvalues.clamp(min=0)
-    # Images that are equal within each class have no covariance; a small part of the total variance takes its place.
+    # If the images of each class are all equal, the covariance is 0; a small share of the total variance replaces it.
     variance = torch.maximum(eigenvalues.sum(), SMALLEST_SHARE * (features.square().sum(dim=1) @ shares.sum(dim=1)))
     shrunk = (1 - shrinkages[:, None]) * eigenvalues + shrinkages[:, None] * (variance / width)
     weight = ((means @ vectors) / shrunk[:, None]) @ vectors.T
@@ -54,12 +54,12 @@ def _lda(features: Tensor, targets: Tensor, weights: Tensor, shrinkages: Tensor)
 
 
 def prototype_path(features: Tensor, targets: Tensor, weights: Tensor) -> LinearPath:
-    """Returns the nearest class mean by Euclidean distance as a linear classifier, for each weighting (V = 1).
+    """Returns the linear classifier that predicts the class with the nearest mean, for each weighting; V is 1.
 
-    `-|x - mean_c|^2 / 2` is `mean_c x - |mean_c|^2 / 2` up to a term that is equal for all classes. See `lda_path` for
-    the arguments.
+    The distance is Euclidean: `-|x - mean_c|^2 / 2` equals `mean_c x - |mean_c|^2 / 2` plus a term that is the same for
+    all classes. The arguments are those of `lda_path`.
     """
-    center = features.double().mean(dim=0)  # without a common offset, float32 logits are more exact
+    center = features.double().mean(dim=0)  # float32 logits are more accurate without a common offset
     shares = targets.double() * weights.double()[:, :, None]
     means = (shares / shares.sum(dim=1, keepdim=True)).mT @ (features.double() - center)
     return LinearPath(means[None], (-means.square().sum(dim=2) / 2 - means @ center)[None])

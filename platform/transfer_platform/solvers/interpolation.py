@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 POINTS = 8
-"""Number of nearest nodes that an interpolated value uses; the polynomials have one degree less."""
+"""Number of nearest nodes used to interpolate a value; the degree of the polynomials is one less than this."""
 
 
 def interpolation_weights(nodes: Tensor, points: Tensor) -> Tensor:
     """Returns the matrix (P, A) that maps values at A nodes to values at P points.
 
-    Each point uses the polynomial through its nearest nodes, in Lagrange's form. Points outside of the nodes are
-    extrapolated.
+    The value at a point is that of the polynomial through the nearest nodes, in Lagrange form. Outside the range of the
+    nodes, values are extrapolated.
 
     Args:
         nodes: Distinct positions (A,), float64.

@@ -29,5 +29,5 @@ class LinearPath:
 
 
 def weighted_mean(rows: Tensor, weights: Tensor) -> Tensor:
-    """Returns the mean (F,) of rows (N, F) with weights (N,)."""
+    """Returns the mean (F,) of the rows (N, F), weighted by `weights` (N,)."""
     return (weights @ rows) / weights.sum()

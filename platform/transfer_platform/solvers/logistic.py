@@ -11,20 +11,20 @@ from transfer_platform.solvers.newton import Preconditioning, minimize
 
 
 def logistic_path(features: Tensor, targets: Tensor, weights: Tensor, values: Sequence[float]) -> LinearPath:
-    """Returns logistic regressions for each C and each weighting.
+    """Returns a logistic regression for each value of C and each weighting.
 
     Minimizes `|W|^2 / 2 + C * sum(weights * cross_entropy)` with unpenalized biases, like scikit-learn's
-    `LogisticRegression`. With two classes, W is a single vector there; the two rows returned here are -W / 2 and W / 2.
-    Each value starts from the solution of the next smaller value. To compare many values, use `out_of_fold_path`.
+    `LogisticRegression`. For two classes, scikit-learn's W is a single vector; here, the two rows -W / 2 and W / 2 are
+    returned. The solver starts from the solution for the next smaller C. For many values, `out_of_fold_path` is faster.
 
     Args:
         features: Features (N, F).
         targets: Class probabilities (N, C).
-        weights: Weights of the images (K, N); one row for each fold.
+        weights: Weights (K, N) of the images; one row for each fold.
         values: V positive values of C.
 
     Raises:
-        ArithmeticError: A solution did not converge.
+        ArithmeticError: The solver did not converge.
     """
     rows = CenteredRows.of(features, weights.double().sum(dim=0))
     penalties = torch.as_tensor(values, dtype=torch.float64)

@@ -11,27 +11,27 @@ from torch import Tensor
 from transfer_platform.solvers.linear_path import weighted_mean
 
 MIN_LOGIT = -60.0
-"""Smallest logit relative to the largest; smaller ones would give denormal probabilities, which are slow."""
+"""Lower bound on logits relative to the largest; lower logits would give denormal probabilities, which are slow."""
 
 BIAS_PENALTY = 1e-12
-"""Penalty of the squared bias, relative to the total weight of the images.
+"""Penalty on the squared bias, relative to the total weight of the images.
 
-Without it, there would be no solution if a fold has no training image of a class, because its bias would tend to minus
-infinity. It does not affect other solutions noticeably.
+Without it, there would be no solution if a fold had no training image of a class, because the bias of the class would
+tend to minus infinity. The penalty does not affect other solutions noticeably.
 """
 
 
 @dataclass(frozen=True)
 class CenteredRows:
-    """Images as rows: centered features and a column of ones, D = min(N, F) + 1 columns.
+    """One row per image: centered features and a column of ones, D = min(N, F) + 1 columns in total.
 
-    The solution lies in the span of the images, so fewer images than features need no more columns than images.
+    If there are fewer images than features, N columns suffice because the solution lies in the span of the images.
 
     Attributes:
-        exact: CenteredRows (N, D), float64.
-        fast: The same in float32.
+        exact: Rows (N, D), float64.
+        fast: The same rows in float32.
         mean: Mean (F,) of the features.
-        rotation: Orthonormal columns (F, D - 1): `features = mean + exact[:, :-1] @ rotation.T`; None for no rotation.
+        rotation: Orthonormal columns (F, D - 1) with `features = mean + exact[:, :-1] @ rotation.T`, or None.
     """
 
     exact: Tensor
@@ -41,7 +41,7 @@ class CenteredRows:
 
     @staticmethod
     def of(features: Tensor, weights: Tensor) -> CenteredRows:
-        """Centers features (N, F) by their mean with the weights (N,)."""
+        """Centers features (N, F) at their mean, which is weighted by `weights` (N,)."""
         mean = weighted_mean(features.double(), weights)
         rows, rotation = features.double() - mean, None
         if len(rows) < rows.shape[1]:
@@ -51,7 +51,7 @@ class CenteredRows:
         return CenteredRows(exact, exact.float(), mean, rotation)
 
     def linear(self, solution: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns weights (P, C, F) and biases (P, C) on the original features.
+        """Returns the weights (P, C, F) and biases (P, C) for the original features.
 
         Args:
             solution: Coefficients (C - 1, P, D) relative to the last class.
@@ -67,16 +67,16 @@ class CenteredRows:
 class Problems:
     """P logistic regressions on the same N images; solutions are coefficients (C - 1, P, D).
 
-    Images are the last dimension of logits, since thin matrices are multiplied faster in this layout.
+    The last dimension of logits is that of the images, because thin matrices are multiplied faster in this layout.
 
-    Each solution holds the differences between the coefficients of a class and those of the last class, whose logit
-    is 0. The smallest squared norm of coefficients with these differences is `sum(v^2) - sum(v)^2 / C`. With two
-    classes, scikit-learn penalizes the squared norm of the difference itself.
+    A solution consists of the differences v between the coefficients of each class and those of the last class, whose
+    logit is 0. The penalty is half of `sum(v^2) - sum(v)^2 / C`, the smallest squared norm of coefficients with these
+    differences. With two classes, it is half of the squared norm of v itself, as in scikit-learn.
 
     Attributes:
         rows: See `CenteredRows`.
         targets: Class probabilities (C, N), float64.
-        weights: Weights of the images (P, N), float64, multiplied by the penalty C.
+        weights: Weights (P, N) of the images, multiplied by the regularization parameter C of the problem, float64.
     """
 
     rows: CenteredRows
@@ -89,22 +89,22 @@ class Problems:
         return len(self.targets)
 
     def logits(self, solution: Tensor) -> Tensor:
-        """Returns logits (C - 1, P, N) in the precision of the solution."""
+        """Returns logits (C - 1, P, N) in the same precision as the solution."""
         rows = self.rows.exact if solution.dtype == torch.float64 else self.rows.fast
         return (solution.flatten(0, 1) @ rows.T).view(*solution.shape[:2], -1)
 
     def gradient(self, solution: Tensor, probabilities: Tensor) -> Tensor:
-        """Returns the gradients (C - 1, P, D) at solutions with these probabilities (C - 1, P, N), in float64."""
+        """Returns the gradients (C - 1, P, D) at the solutions, given their probabilities (C - 1, P, N), in float64."""
         residuals = (probabilities - self.targets[:-1, None]) * self.weights
         return self._backward(self.rows.exact, residuals) + self.penalty(solution)
 
     def curvature_product(self, direction: Tensor, curvature: Curvature) -> Tensor:
-        """Returns the product (C - 1, P, D) of the Hessians with a direction, in float32."""
+        """Returns the product (C - 1, P, D) of the Hessians and a direction, in float32."""
         moved = curvature.product(self.logits(direction))
         return self._backward(self.rows.fast, moved) + self.penalty(direction)
 
     def penalty(self, solution: Tensor) -> Tensor:
-        """Returns the gradient (C - 1, P, D) of the penalty; the bias in the last column has almost no penalty."""
+        """Returns the gradient (C - 1, P, D) of the penalty; the bias (last column) is hardly penalized."""
         shared = 0 if self.classes == 2 else solution.sum(dim=0) / self.classes
         gradient = solution - shared
         gradient[..., -1] = self._bias_penalty.to(solution.dtype) * solution[..., -1]
@@ -126,8 +126,8 @@ class Curvature:
     Attributes:
         probabilities: Probabilities (C - 1, P, N).
         last: Probability (P, N) of the last class.
-        largest: Most probable class (1, P, N) but the last.
-        shifted: 0 (1, P, N) where the most probable class is the last one, else 1.
+        largest: Most probable class (1, P, N), excluding the last class.
+        shifted: Array (1, P, N) that is 0 where the most probable class is the last one, and 1 elsewhere.
         weighted: Probabilities multiplied by the weights of the images.
     """
 
@@ -139,7 +139,7 @@ class Curvature:
 
     @staticmethod
     def at(probabilities: Tensor, weights: Tensor) -> Curvature:
-        """Prepares products at probabilities (C - 1, P, N), float64, with weights (P, N)."""
+        """Returns the curvature at probabilities (C - 1, P, N), float64, for images with weights (P, N)."""
         last = 1 - probabilities.sum(dim=0)
         value, largest = probabilities.max(dim=0, keepdim=True)
         fast = probabilities.float()
@@ -148,8 +148,8 @@ class Curvature:
     def product(self, moved: Tensor) -> Tensor:
         """Returns `weights * (diag(p) - p p^T) @ moved`; changes `moved` (C - 1, P, N) in place.
 
-        The product does not change if a constant is added to all logits of an image. With the most probable class at
-        0, no digits are lost where its probability is nearly 1.
+        Adding a constant to an image's elements of `moved` does not change the product. Shifting them so that the
+        element of the most probable class is 0 avoids a loss of precision if its probability is close to 1.
         """
         shift = moved.gather(0, self.largest) * self.shifted
         moved -= shift

@@ -12,29 +12,29 @@ from transfer_platform.solvers.logistic_problems import Curvature, Problems, dot
 from transfer_platform.solvers.step_length import step_lengths
 
 TOLERANCE = 1e-5
-"""Approximate error of probabilities at which a solution is accepted; see `_scale`."""
+"""A solution is accepted if the approximate error of its probabilities is at most this value; see `_scale`."""
 MAX_STEPS = 100
 MAX_PRODUCTS = 150
-"""Largest number of Hessian products per step."""
+"""Maximum number of Hessian products per step."""
 SLOWER = 2.0
-"""The preconditioner is computed again if a step needs this many times more Hessian products per digit than the first
-step with it. For many images and classes, computing it takes as long as about fifty products for five folds."""
+"""The preconditioner is recomputed if a step needs more than this many times the Hessian products per digit of its
+first step. For many images and classes, computing it takes about as long as fifty products for five folds."""
 FEW_PRODUCTS = 15
-"""A step with at most this many Hessian products does not cause a new preconditioner."""
+"""A step with at most this many Hessian products never causes the preconditioner to be recomputed."""
 LARGE_DECREMENT = 1e-2
-"""The step length is searched if the Newton decrement divided by max(1, sqrt(C)) is larger."""
+"""If the Newton decrement divided by max(1, sqrt(C)) is larger than this, a line search sets the step length."""
 
 
 @dataclass
 class Preconditioning:
-    """Preconditioner that is shared by related problems, as long as it makes conjugate gradients fast.
+    """Preconditioner shared by related problems; it is recomputed once conjugate gradients become slow.
 
     Attributes:
         groups: See `BlockPreconditioner.at`.
-        current: Preconditioner; None if it has to be computed.
-        rate: Hessian products per digit of the first step with it; None before this step.
+        current: The preconditioner; None if it has to be computed.
+        rate: Hessian products per digit in the first step with the preconditioner; None before that step.
         underestimation: Largest ratio of a Newton decrement to its estimate by the preconditioner, at least 1. The
-            blocks ignore that classes are coupled, so that the estimate is too small with more than two classes.
+            blocks ignore that classes are coupled, so the estimate is too small if there are more than two classes.
     """
 
     groups: int
@@ -43,13 +43,13 @@ class Preconditioning:
     underestimation: float = 1.0
 
     def at(self, problems: Problems, probabilities: Tensor) -> BlockPreconditioner:
-        """Returns the preconditioner; computes it at probabilities (C - 1, P, N) if necessary."""
+        """Returns the preconditioner, after computing it at the probabilities (C - 1, P, N) if necessary."""
         if self.current is None:
             self.current, self.rate = BlockPreconditioner.at(problems, probabilities, self.groups), None
         return self.current
 
     def record(self, products: int, rate: float, ratio: float) -> None:
-        """Stores the ratio of decrements; discards the preconditioner if it has become slow."""
+        """Updates `underestimation` with a ratio of decrements; discards the preconditioner if it has become slow."""
         self.underestimation = max(self.underestimation, ratio)
         if self.rate is None:
             self.rate = rate
@@ -62,17 +62,17 @@ def minimize(
 ) -> Tensor:
     """Returns the solutions (C - 1, P, D) of all problems, in float64.
 
-    Gradients are computed in float64. Newton steps are computed by conjugate gradients in float32, which is an
-    iterative refinement: the steps need only a few digits (Nocedal and Wright, algorithm 7.1).
+    Gradients are computed in float64. Newton steps are computed by conjugate gradients in float32
+    (Nocedal and Wright, algorithm 7.1). As in iterative refinement, the steps need only a few correct digits.
 
     Args:
         problems: P problems.
-        start: First approximation (C - 1, P, D), float64.
+        start: Initial approximation (C - 1, P, D), float64.
         preconditioning: Changed in place.
         tolerance: See `TOLERANCE`.
 
     Raises:
-        ArithmeticError: A solution did not converge.
+        ArithmeticError: The solver did not converge.
     """
     solution, scale = start, _scale(problems)
     for _ in range(MAX_STEPS):
@@ -103,7 +103,7 @@ def _newton_step(
     """Solves `Hessian @ step = -gradient` by preconditioned conjugate gradients.
 
     Returns:
-        Steps, number of Hessian products, and the products per digit.
+        The steps, the number of Hessian products, and the number of products per digit.
     """
     curvature = Curvature.at(probabilities, problems.weights)
     step, residual = torch.zeros_like(gradient), -gradient
@@ -127,7 +127,7 @@ def _newton_step(
 
 
 def _scale(problems: Problems) -> Tensor:
-    """Returns the ratios (P,) of the Newton decrement to the error of probabilities.
+    """Returns the approximate ratios (P,) of the Newton decrement to the error of the probabilities.
 
     The Hessian of the weights is at least I, and at least C * p * (1 - p) * x x^T for a training image x of weight 1;
     that of the bias is C * sum(p * (1 - p)). An error of the coefficients with the decrement d therefore changes the
@@ -140,7 +140,7 @@ def _scale(problems: Problems) -> Tensor:
 
 
 def _forcing(size: Tensor, problems: Problems) -> Tensor:
-    """Returns the relative accuracy of a step: the closer the solution, the more exact is Newton's model."""
+    """Returns the relative error allowed in a step; it is smaller near the solution, where Newton's model is better."""
     relative = (size.clamp(min=0) / problems.weights.amax(dim=1).clamp(min=1)).sqrt().float()
     return relative.clamp(min=0.01, max=0.2)
 

@@ -13,7 +13,7 @@ from transfer_platform.solvers.logistic_nodes import solve_nodes
 from transfer_platform.solvers.logistic_problems import CenteredRows
 
 CHUNK_ELEMENTS = 20_000_000
-"""Logits that `metrics` computes at the same time."""
+"""Maximum number of logits that `metrics` computes at the same time."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class OutOfFoldPath:
     """Logits of held-out images for V values of C.
 
     Attributes:
-        values: Values of C (V,), in the order of the arguments.
-        held_out: Indices (H,) of the images that are in a fold, ascending.
-        nodes: Logarithms (A,) of the values of C that were solved, ascending.
-        node_logits: Logits (A, C - 1, H) of these solutions relative to the last class, float32.
+        values: Values (V,) of C, in the order in which they were passed.
+        held_out: Indices (H,) of the images that are in a fold, in ascending order.
+        nodes: Logarithms (A,) of the values of C for which the problem was solved, in ascending order.
+        node_logits: Logits (A, C - 1, H) of the held-out images at the nodes, relative to the last class, float32.
     """
 
     values: Tensor
@@ -33,12 +33,12 @@ class OutOfFoldPath:
     node_logits: Tensor
 
     def logits(self, index: int) -> Tensor:
-        """Returns the logits (H, C) of the held-out images for one value; the last class has the logit 0."""
+        """Returns the logits (H, C) of the held-out images for one value of C; the logit of the last class is 0."""
         logits = self._differences(slice(index, index + 1))[0].T
         return torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1)
 
     def metrics(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the mean cross-entropy (V,) and the accuracy (V,) of the held-out images for all values.
+        """Returns the mean cross-entropy (V,) and the accuracy (V,) of the held-out images for each value of C.
 
         Args:
             targets: Class probabilities (N, C); the accuracy uses the most probable class.
@@ -60,21 +60,21 @@ class OutOfFoldPath:
 def out_of_fold_path(
     features: Tensor, targets: Tensor, folds: Tensor, values: Sequence[float], weights: Tensor | None = None
 ) -> OutOfFoldPath:
-    """Predicts every image by a logistic regression that was fitted without the image's fold, for each value of C.
+    """Predicts each held-out image by a logistic regression fitted without the image's fold, for each value of C.
 
-    The objective is that of `logistic_path`. Solutions are smooth functions of log C, so that only some values of C
-    are solved, and the logits of all others are interpolated; see `solve_nodes`. Probabilities differ from those of
-    the exact solutions by less than 1e-4.
+    The objective is that of `logistic_path`. Because solutions are smooth functions of log C, the problem is solved
+    for only some values of C, and the logits for all others are interpolated; see `solve_nodes`. Probabilities differ
+    from those of the exact solutions by less than 1e-4.
 
     Args:
         features: Features (N, F).
         targets: Class probabilities (N, C).
-        folds: Fold (N,) of each image, from 0; -1 for images that are in all training sets.
+        folds: Fold (N,) of each image, counted from 0; -1 for images that are in all training sets.
         values: V positive values of C.
-        weights: Weights (N,) of the images, or weights (K, N) for each fold's training set. 1 by default.
+        weights: Weights (N,) of the images, or weights (K, N) for each fold's training set. All are 1 by default.
 
     Raises:
-        ArithmeticError: A solution did not converge.
+        ArithmeticError: The solver did not converge.
     """
     count = int(folds.max()) + 1
     given = torch.ones(len(features)) if weights is None else weights
@@ -88,7 +88,7 @@ def out_of_fold_path(
 
 
 def _metrics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the losses and accuracies (V,) of logits (V, C - 1, H) and targets (C, H)."""
+    """Returns the losses (V,) and accuracies (V,) of logits (V, C - 1, H) and targets (C, H)."""
     largest, predicted = logits.max(dim=1)
     correct = torch.where(largest > 0, predicted, logits.shape[1]) == targets.argmax(dim=0)
     largest = largest.clamp(min=0)

@@ -17,7 +17,7 @@ def ridge_path(features: Tensor, targets: Tensor, weights: Tensor, values: Seque
     Args:
         features: Features (N, F).
         targets: Class probabilities (N, C).
-        weights: Weights of the images (K, N); one row for each fold.
+        weights: Weights (K, N) of the images; one row for each fold.
         values: V positive penalties alpha.
     """
     penalties = torch.as_tensor(values, dtype=torch.float64)

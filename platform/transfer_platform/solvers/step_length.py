@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 ACCEPTED_SLOPE = 0.4
-"""A step is accepted if the slope is at most this fraction of the initial slope, in absolute value."""
+"""A step length is accepted if the absolute slope there is at most this fraction of the absolute initial slope."""
 MAX_EVALUATIONS = 30
 
 
 def step_lengths(slope_at: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """Returns a step length (K,) for each of K convex functions, at which its derivative is nearly zero.
+    """Returns step lengths (K,) at which the derivatives of K convex functions are nearly zero.
 
-    Uses bracketing and the secant method, and evaluates only derivatives.
+    Combines bracketing with the secant method, and evaluates only derivatives.
 
     Args:
         slope_at: Maps step lengths (K,) to derivatives (K,).
-        start: Derivatives (K,) at length 0, at most 0.
+        start: Derivatives (K,) at length 0; none of them is positive.
     """
     length = torch.ones_like(start)
     low, low_slope = torch.zeros_like(start), start

@@ -46,7 +46,7 @@ def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say)
         except (RuntimeError, ValueError) as error:  # would end the study in a trial, after hours
             raise TrainingError(f"{backbone}, frozen through {stage}, cannot be trained: {cause(error)}") from error
     if not trainable:
-        raise TrainingError("\n  ".join(["no network of the recipe can be trained:", *failures]))
+        raise TrainingError("\n  ".join(["none of the networks in the recipe can be trained:", *failures]))
     for failure in failures:
         say(f"trials with this network will fail: {failure}")
     return list(trainable.values())

@@ -18,9 +18,9 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Epoch number, starting at 1, and the epoch's metrics: `train/loss`, `validation/accuracy`, `seconds`, ...
+    """Number of an epoch, starting at 1, and its metrics, such as `train/loss`, `validation/accuracy` and `seconds`.
 
-    Epoch 0 is the evaluation of a network that is not trained, and has no `train/loss`.
+    If a network is not trained, epoch 0 contains its evaluation, without `train/loss`.
     """
 
     number: int
@@ -142,7 +142,7 @@ def _train_epochs(
     copy_weights: Callable[[], dict[str, Tensor]],
     options: FitOptions,
 ) -> FitResult:
-    """Calls `run_epoch` for each epoch; may stop early. Returns all metrics and the best logits and weights."""
+    """Runs all epochs, or stops early; returns the metrics of all epochs, and the best epoch's logits and weights."""
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None

@@ -34,7 +34,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def select_precision(recipe: Recipe, device: torch.device, build_network: Callable[[], Network]) -> str:
-    """Returns the configured precision or, for `auto`, the fastest one on the device.
+    """Returns the configured precision or, for `auto`, the fastest precision on the device.
 
     For `auto`, builds the network and times training steps, or forward passes if the whole backbone is frozen. The
     result is cached, so that later studies with the same hardware, library versions, network and batch size use the
@@ -52,7 +52,7 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
     precision = _time_network(recipe, device, network, batch_size)
     if precision is not None:
         cache.put({key: precision.encode()})
-    while precision is None and batch_size >= 4:  # the timings of smaller batches are not remembered
+    while precision is None and batch_size >= 4:  # results for smaller batches are not cached
         batch_size //= 2
         precision = _time_network(recipe, device, network, batch_size)
     return precision or "float32"
@@ -133,7 +133,7 @@ def _can_run(precision: str, device: torch.device, step: Callable[[], object]) -
             raise
     else:
         return True
-    gc.collect()  # the traceback of the error referred to tensors
+    gc.collect()  # frees tensors that the error's traceback referred to
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return False

@@ -1,8 +1,8 @@
 """Heads that are solved exactly on the features of a frozen backbone.
 
 Unlike a head that is trained step by step, such a head does not depend on a learning rate or a number of epochs. A
-solver returns the heads for all values of its hyperparameter and all folds in one go; in a trial, each value takes the
-place of an epoch.
+solver returns the heads for all values of its hyperparameter and all folds at once; in a trial, each value counts as
+an epoch.
 """
 
 import math
@@ -28,7 +28,7 @@ from transfer_platform.training.class_weights import balanced_weights
 from transfer_platform.training.loop import EpochResult, FitResult, Objective
 
 SCORE_SCALE = 3.0
-"""Root mean square of scores that are not logits; temperature scaling finds the exact factor."""
+"""Root mean square to which scores that are not logits are scaled; temperature scaling then finds the final factor."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Problem:
     Attributes:
         features: Features (N, F).
         targets: Class probabilities (N, C).
-        weights: Weights of the training images (K, N); 0 for an image that is held out.
+        weights: Weights (K, N) of the images in each fold's training set; 0 for images that are held out.
         folds: Index (N,) of the fold that holds out each image; -1 for images that are never held out.
     """
 
@@ -50,13 +50,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class HeadSolver:
-    """One way to solve a linear head.
+    """Method of solving a linear head.
 
     Attributes:
         solve: Returns the heads for V values of the hyperparameter and all folds.
-        hyperparameter: Name in metrics and parameters; None if there is none.
-        values: Values of the hyperparameter for features whose mean squared distance from their mean is 1.
-        power: The value for features that are s times as large is `value * s**power`.
+        hyperparameter: Name of the hyperparameter in metrics and parameters; None if there is no hyperparameter.
+        values: Values of the hyperparameter to compare, for features whose mean squared distance from their mean is 1.
+        power: If the features are multiplied by s, the equivalent of a value is `value * s**power`.
         has_logits: Whether the scores are logits. If not, they are scaled so that their root mean square over training
             images and classes is `SCORE_SCALE`.
         needs_all_classes: Whether every class needs a training image in every fold.
@@ -70,7 +70,7 @@ class HeadSolver:
     needs_all_classes: bool = False
 
     def solve_scaled(self, problem: Problem, values: Sequence[float]) -> LinearPath:
-        """Returns heads with logits: for each value and fold, with scores of zero mean over classes, and scaled."""
+        """Returns heads whose scores are logits, or are centered over classes and scaled for each value and fold."""
         path = self.solve(problem, values)
         if self.has_logits:
             return path
@@ -84,7 +84,7 @@ class HeadSolver:
         return LinearPath(weight, bias)
 
     def held_out_logits(self, problem: Problem) -> Tensor:
-        """Returns the logits (V, N, C) of all images for all values; 0 for images that are never held out."""
+        """Returns the held-out logits (V, N, C) of all images for each value; 0 for images that are never held out."""
         path = self.solve_scaled(problem, self.values)
         logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
         for fold in range(len(problem.weights)):
@@ -95,7 +95,7 @@ class HeadSolver:
 
 class _LogisticSolver(HeadSolver):
     def held_out_logits(self, problem: Problem) -> Tensor:
-        """Interpolates between the solutions for some values, which is faster than to solve all of them."""
+        """Interpolates between the solutions for some of the values, which is faster than solving for all of them."""
         path = out_of_fold_path(problem.features, problem.targets, problem.folds, self.values, problem.weights)
         logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
         for index in range(len(self.values)):
@@ -132,7 +132,7 @@ SOLVERS: Mapping[str, HeadSolver] = {
         needs_all_classes=True,
     ),
 }
-"""Solver of each `head.kind`, apart from `linear`, which is trained."""
+"""Solver for each `head.kind` except `linear`, which is trained."""
 
 
 class SolvedHead:
@@ -140,9 +140,9 @@ class SolvedHead:
 
     Args:
         kind: A key of `SOLVERS`.
-        features: Inputs of the head (N, F).
+        features: Inputs (N, F) of the head.
         classes: Class names.
-        config: Only `class_weights` (not `auto`) and `label_smoothing` are used.
+        config: Only `class_weights` (which must not be `auto`) and `label_smoothing` are used.
     """
 
     def __init__(self, kind: str, features: Tensor, classes: Sequence[str], config: TrainingConfig) -> None:
@@ -157,12 +157,12 @@ class SolvedHead:
     def fit(
         self, folds: Sequence[TrialData], objective: Objective, after_value: Callable[[EpochResult], None]
     ) -> FitResult:
-        """Solves the head for every value and every fold; returns the value with the best metric on held-out images.
+        """Solves the head for every value and fold, and selects the value with the best metric on held-out images.
 
         Args:
-            folds: Training and validation images of each fold; a single item if there is a validation split.
+            folds: Training and validation images of each fold; a single item if there are no folds.
             objective: Metric that ranks the values.
-            after_value: Called for each value, as for an epoch.
+            after_value: Called after each value, which counts as an epoch.
 
         Returns:
             The result, without weights. Its logits are those of all held-out images in ascending order of position.
@@ -189,7 +189,7 @@ class SolvedHead:
         return FitResult(tuple(results), best, all_logits[best.number - 1].float())
 
     def refit(self, data: TrialData, number: int) -> tuple[Tensor, Tensor]:
-        """Solves the head on the training images of `data` for one value, counted from 1.
+        """Solves the head on the training images of `data` for the value with this number, counted from 1.
 
         Returns:
             Weights (C, F) and biases (C,) for the original features.
@@ -209,7 +209,7 @@ class SolvedHead:
         return Problem(self._features, targets, torch.stack([self._image_weights(fold) for fold in folds]), numbers)
 
     def _image_weights(self, fold: TrialData) -> Tensor:
-        """Returns the weight of each image in the loss (N,), with a mean of 1 over training images and 0 elsewhere."""
+        """Returns the loss weights (N,) of all images: 1 on average for training images, and 0 for other images."""
         train = torch.tensor(fold.train)
         labels = fold.labels[train]
         if self._solver.needs_all_classes:
@@ -234,7 +234,7 @@ class SolvedHead:
         return TrainingError(f"head.kind: {self._kind}: {error}")
 
     def _metrics(self, number: int, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Returns the validation metrics after temperature scaling, as in the served model."""
+        """Returns the validation metrics after temperature scaling, which the served model also applies."""
         solver = self._solver
         temperature = fit_temperature(logits.numpy(), labels.numpy())
         probabilities = functional.softmax(logits / temperature, dim=1)

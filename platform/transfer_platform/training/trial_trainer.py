@@ -122,7 +122,7 @@ class TrialTrainer:
         return (images.cpu() * std + mean).clamp(0, 1), [self.splits.classes[label] for label in labels]
 
     def dry_run(self, recipe: Recipe) -> None:
-        """Runs a forward and a backward pass on a small batch of noise, and discards the gradients.
+        """Runs a forward and backward pass on a small batch of noise unless the head is solved; discards the gradients.
 
         Raises:
             TrainingError: The network cannot be trained.
@@ -193,7 +193,7 @@ class TrialTrainer:
         )
 
     def _label_rows(self, recipe: Recipe) -> tuple[tuple[int, ...], ...]:
-        """Returns the rows of the pretrained classifier that form each class; empty if there is no label map."""
+        """Returns, for each class, the rows of the pretrained classifier that form it; empty without a label map."""
         if recipe.head.label_map is None:
             return ()
         labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)
@@ -209,14 +209,14 @@ class TrialTrainer:
         return replace(result, weights=self._cached_network(recipe).trainable.copy())
 
     def _solved_head(self, recipe: Recipe) -> SolvedHead:
-        """Extracts the features of all images; resets the trial's network."""
+        """Resets the trial's network, extracts the features of all images, and returns a head to be solved on them."""
         network = self.untrained_network(recipe)
         _require_solvable(recipe, network)
         features = self.features(recipe, network, range(len(self.splits.development)))
         return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
 
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
-        """Trains a network for a number of epochs, or solves its head for the value with this number."""
+        """Trains a network for `epochs` epochs, or solves its head for the value whose number is `epochs`."""
         if recipe.head.kind != "linear":
             return self._with_head(recipe, *self._solved_head(recipe).refit(data, epochs))
         network = self.untrained_network(recipe)
@@ -281,7 +281,7 @@ class TrialTrainer:
 def _require_solvable(recipe: Recipe, network: Network) -> None:
     if recipe.head.kind != "linear" and not network.head_is_output:
         raise TrainingError(
-            f"head.kind: {recipe.head.kind} is impossible, because the logits of {recipe.backbone.architecture} are "
+            f"head.kind: {recipe.head.kind} cannot be used because the logits of {recipe.backbone.architecture} are "
             "not the output of a single head; use head.kind: linear"
         )
 

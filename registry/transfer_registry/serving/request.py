@@ -106,7 +106,7 @@ def _values_of_format(content: object) -> list[object]:
     ((name, value),) = entries.items()
     values = _split_values(value) if name == "dataframe_split" else _column_values(value)
     if values is None:
-        _reject(f'{name} must contain images in an {_COLUMN!r} column, such as {{"inputs": [{{"image": "..."}}]}}')
+        _reject(f'{name} must contain images in an {_COLUMN!r} column; for example: {{"inputs": [{{"image": "..."}}]}}')
     return values
 
 

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,10 +20,13 @@ from transfer_registry.model_uri import model_uri
 from transfer_registry.serving.loaded_model import load_pyfunc
 from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
+from transfer_registry.serving.supervision import supervised
 
 _ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 _START_TIMEOUT = 120.0
 """Seconds to wait for MLflow's UI to start."""
+_GRACE_SECONDS = 30
+"""Seconds that running requests have to finish when the server is stopped."""
 
 
 def create_app(uri: str) -> ASGIApp:
@@ -46,7 +48,8 @@ def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[
         app = create_app(uri)
         say(serving_banner(uri, _url(host, listener.getsockname()[1])))
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def serving_banner(uri: str, url: str) -> str:
@@ -80,14 +83,11 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     environment = {**safe_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # systemd and Docker send SIGTERM, which by default would leave MLflow running
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as server:
-        try:
-            if not wait_for_port(server, _connectable(host), port, _START_TIMEOUT):
-                raise StorageError(f"the MLflow UI did not start within {_START_TIMEOUT:.0f} s; see its output above")
-            say(f"MLflow UI: {_url(host, port)}/{page}; press Ctrl-C to stop")
-            server.wait()
-        finally:
-            server.terminate()
+    with suppress(KeyboardInterrupt), supervised(command, environment) as server:
+        if not wait_for_port(server, _connectable(host), port, _START_TIMEOUT):
+            raise StorageError(f"the MLflow UI did not start within {_START_TIMEOUT:.0f} s; see its output above")
+        say(f"MLflow UI: {_url(host, port)}/{page}; press Ctrl-C to stop")
+        server.wait()
 
 
 def _latest_experiment() -> str:

@@ -27,13 +27,13 @@ from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_files import classes_of, open_folder, read_metadata
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
+from transfer_registry.serving.supervision import supervised
 
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
 """Number of concurrent one-image requests; together, their images stay within the pixel limit of one request."""
 
-_SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")
 _START_TIMEOUT = 180.0
 """Seconds to wait for a server to load its model; importing torch takes most of this time."""
@@ -90,26 +90,13 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
         Path(folder, "output").open("w+", errors="replace") as output,
     ):
         port = free_port()
-        command = [sys.executable, "-I", str(_SUPERVISED)]
-        command += [sys.executable, "-P", "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
+        command = [sys.executable, "-P", "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
         command += ["--env-manager", "local", "--host", LOOPBACK, "--port", str(port)]
-        server = subprocess.Popen(
-            command,
-            env=_environment(Path(folder)),
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # a signal to our process group must not kill the supervisor before the server
-        )
-        try:
+        with supervised(command, _environment(Path(folder)), output) as server:
             if not wait_for_port(server, LOOPBACK, port, _START_TIMEOUT):
                 text = Path(output.name).read_text(encoding="utf-8", errors="replace")
                 raise _start_error(server, model_uri, text)
             yield f"http://{LOOPBACK}:{port}"
-        finally:
-            assert server.stdin, "standard input is a pipe"
-            server.stdin.close()
-            server.wait()
 
 
 def _temporary_parent() -> Path | None:

@@ -207,7 +207,7 @@ class TestFetchedManifest:
             ("//host/a.png", "is absolute"),
             ("../secret.png", r"points outside the manifest's folder \(..\)"),
             ("ant/../../secret.png", r"points outside the manifest's folder \(..\)"),
-            ("file:///etc/passwd", "cannot be .*supported: https://"),
+            ("file:///etc/passwd", "cannot be .*supported schemes: https://"),
             ("local:///etc/passwd", "cannot be "),
             ("reference://x", "cannot be "),
         ],

@@ -45,4 +45,4 @@ def test_a_study_in_python_is_one_variant(path: Path) -> None:
 def test_an_unknown_variant_is_named(path: Path) -> None:
     done = CliRunner().invoke(main, ["run", str(path), "--variant", "shor"])
     assert done.exit_code == 1
-    assert "the recipe has no variant 'shor'; did you mean 'short'?; variants: short, long" in done.output
+    assert "the recipe has no variant 'shor' (variants: short, long); did you mean 'short'?" in done.output

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from transfer_platform.cli import main
+from transfer_platform.commands import init
 from transfer_platform.commands.init import write_first_recipe
 from transfer_platform.data.dataset import open_dataset
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.preflight import preflight, require_valid
-from transfer_platform.progress import Step
+from transfer_platform.progress import Step, silent
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import FoldsConfig
 from transfer_registry.errors import StorageError
@@ -108,6 +109,14 @@ def test_a_metadata_file_that_cannot_be_used_is_excluded(fill, content: str, rea
     assert reason in written.file.read_text()
 
 
+def test_files_to_exclude_are_returned_rather_than_added_to_the_argument(fill) -> None:
+    (fill(ant=12, bee=12) / "metadata.csv").write_text("file_name,label\n")
+    given: dict[str, str] = {}
+    _, excluded = init._open("Our photos", None, given, silent)
+    assert given == {}
+    assert excluded == {"metadata.csv": "not used, because it has no rows below the header"}
+
+
 def test_a_metadata_file_of_images_without_class_folders_must_be_corrected(isolated, write_image) -> None:
     write_image(isolated / "Our photos" / "1.png", "image 1")
     (isolated / "Our photos" / "metadata.csv").write_text("file_name,label\n")
@@ -148,7 +157,7 @@ def test_missing_images_of_a_metadata_file_without_class_folders_are_named(fill)
     photos = fill(ant=1)
     (photos / "ant").rename(photos / "images")
     (photos / "metadata.csv").write_text("file_name,label\na.png,ant\nb.png,bee\n")
-    with pytest.raises(DataError, match=r"missing \(2\), such as a\.png: the file does not exist"):
+    with pytest.raises(DataError, match=r"missing \(2\), for example a\.png: the file does not exist"):
         write_first_recipe("Our photos")
 
 

@@ -110,7 +110,7 @@ def a_name_that_is_not_text(write: Write) -> None:
 
 
 REFUSED = {
-    a_test_folder_that_is_a_copy_of_train: "duplicate across splits (18), such as train/ant/5.png, test/ant/5.png: ",
+    a_test_folder_that_is_a_copy_of_train: "duplicate across splits (18), for example train/ant/5.png, test/ant/5.png",
     a_name_that_is_not_text: "class folder names with unprintable characters",
     nothing: "must contain at least two class folders, but has none",
     one_class: "must contain at least two class folders, but has only one: 'ant'",
@@ -118,7 +118,7 @@ REFUSED = {
     one_image_in_every_class: "needs distinct images in both train and test, but there is only one for '0'",
     two_images_in_every_class: "validation has no images: no class has two distinct images outside the test split",
     links_that_lead_out: "ant/0.png: is a symbolic link to /etc/hostname, outside the dataset",
-    class_folders_that_are_links: "link leading out (2), such as ant: is a symbolic link to",
+    class_folders_that_are_links: "link leading out (2), for example ant: is a symbolic link to",
     links_to_a_disk_that_is_not_mounted: "ant/0.png: is a symbolic link whose target does not exist",
     a_class_of_empty_files: "bee/0.png: it is empty (0 bytes)",
     copies_of_one_image: "there is only one for 'ant', 'bee'",

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, scan_folder
 from transfer_platform.data.patterns import match_files, matches
@@ -318,3 +320,26 @@ def test_patterns_match_names_as_they_match_files(name: str, pattern: str, expec
     assert matches(name, pattern) is expected
     found = match_files(tmp_path, [pattern], "exclude") if expected else frozenset()
     assert (tmp_path / name in found) is expected
+
+
+def test_repeated_double_stars_match_a_deep_path_at_once(tmp_path: Path) -> None:
+    """With one more folder and one more `**`, trying every division of the path would take several times as long."""
+    deep, pattern = "/".join(["d"] * 40), "/".join(["**"] * 20)
+    assert matches(f"{deep}/a", f"{pattern}/a")
+    assert not matches(f"{deep}/a", f"{pattern}/b")
+    assert not matches(f"{deep}/a", "/".join(["**/d"] * 20) + "/b")
+    (tmp_path / deep).mkdir(parents=True)
+    (tmp_path / deep / "a").touch()
+    assert match_files(tmp_path, [f"{pattern}/a", f"**/**//{pattern}/d/a"], "exclude") == {tmp_path / deep / "a"}
+    assert tmp_path / deep / "a" in match_files(tmp_path, [f"d/{pattern}"], "exclude")
+
+
+_PARTS = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5)
+
+
+@given(_PARTS, st.lists(st.sampled_from(["**", "*", "a"]), min_size=1, max_size=5))
+def test_patterns_match_as_regular_expressions_of_whole_parts(name: list[str], pattern: list[str]) -> None:
+    parts = {"**": "(?:[ab]/)*", "*": "[ab]/", "a": "a/"}
+    prefixes = ["/".join(name[:length]) + "/" for length in range(1, len(name) + 1)]
+    expected = any(re.fullmatch("".join(map(parts.__getitem__, pattern)), prefix) for prefix in prefixes)
+    assert matches("/".join(name), "/".join(pattern)) is expected

@@ -182,7 +182,7 @@ def test_every_wrong_row_is_named_at_once_with_its_line(folder: Path) -> None:
         "line 10: has 2 cells, but the header has 3",
         "line 11: set/ant/44.png: the file does not exist; did you mean '4.png'?",
         "line 12: set\\\\ant\\\\5.png: the file does not exist; use / to separate folders",
-        "line 13: ftp://host/a.png cannot be fetched; supported: https://, http://, s3://",
+        "line 13: ftp://host/a.png cannot be fetched; supported schemes: https://, http://, s3://",
     ):
         assert f"\n  photos.csv, {line}" in message.replace("\\", "\\\\")
 
@@ -523,7 +523,7 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     [
         ('["ant", "bee"]', 'its \'label\' is ["ant", "bee"], but must be text or a number'),
         ('{"name": "ant"}', 'its \'label\' is {"name": "ant"}, but must be text or a number'),
-        ('"\\ud83d"', "which contains half of a surrogate pair"),
+        ('"\\ud83d"', "which contains an unpaired surrogate"),
     ],
 )
 def test_json_values_that_are_no_labels_are_errors_of_their_line(tmp_path: Path, label: str, reason: str) -> None:
@@ -534,3 +534,14 @@ def test_json_values_that_are_no_labels_are_errors_of_their_line(tmp_path: Path,
     [(number, error)] = manifest.errors
     assert number == 1
     assert reason in error
+
+
+def test_equal_numbers_in_json_are_one_class(tmp_path: Path) -> None:
+    """As in Parquet; texts and other values stay as they are written."""
+    labels = ["1", "1.0", "1e0", "-0.0", "1.5", "true", '"1.0"', "1e20", "9007199254740993"]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(f'{{"path": "{row}.png", "label": {label}}}\n' for row, label in enumerate(labels)))
+    expected = ["1", "1", "1", "0", "1.5", "true", "1.0", "1e+20", "9007199254740993"]
+    assert [row.label for row in read_manifest(file).rows] == expected
+    parquet.write_table(pa.table({"path": ["a", "b", "c"], "label": [1.0, 0.0, 1.5]}), tmp_path / "a.parquet")
+    assert [row.label for row in read_manifest(tmp_path / "a.parquet").rows] == ["1", "0", "1.5"]

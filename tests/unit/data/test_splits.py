@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.data.hash_split import assign_folds, split_by_hash
@@ -187,6 +189,20 @@ def test_folders_that_cannot_be_splits(root: Path, train: str, test: str, messag
 def test_a_folder_one_level_too_high_is_suggested(root: Path, splits_of) -> None:
     with pytest.raises(SplitError, match="did you mean 'set/train'"):
         splits_of(root.parent, "train", 0.34, "val")
+
+
+@pytest.mark.parametrize(("count", "end"), [(20, ""), (25, "  ... and 5 more\n")])
+def test_the_first_images_that_two_folders_share_are_listed(root: Path, splits_of, count: int, end: str) -> None:
+    """As many as of all other problems of files."""
+    for number in range(count):
+        path = root / "train" / "ant" / f"shared {number}.png"
+        Image.new("RGB", (8, 8), (number, 7, 7)).save(path)
+        shutil.copy(path, root / "val" / "ant" / path.name)
+    with pytest.raises(SplitError, match=f"{count} images are in more than one split") as caught:
+        splits_of(root, "train", "val", 0.6)
+    assert str(caught.value).count("train: ") == 20
+    assert end in str(caught.value)
+    assert ("more\n" in str(caught.value)) is bool(end)
 
 
 def test_images_that_two_folders_share_are_named(root: Path, splits_of) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer_model.safe_path import safe_children, safe_environment
+from transfer_model.safe_path import safe_environment
 
 RAISE = "raise SystemExit('imported from the current folder')"
 
@@ -64,16 +64,6 @@ def test_the_command_line_does_not_import_from_the_current_folder(isolated: Path
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "transfer_platform, version" in ended.stdout
-
-
-@pytest.mark.parametrize("before", [None, "", "1"])
-def test_the_variable_is_restored(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    if before is not None:
-        monkeypatch.setenv("PYTHONSAFEPATH", before)
-    with safe_children():
-        assert os.environ["PYTHONSAFEPATH"] == "1"
-    assert os.environ.get("PYTHONSAFEPATH") == before
 
 
 def test_worker_processes_of_a_scan_do_not_import_from_the_current_folder(isolated: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,25 @@ from transfer_model.thread_pool import FairThreadPool
 @pytest.fixture
 def pool() -> FairThreadPool:
     return FairThreadPool(2, threads=1)
+
+
+def test_an_error_while_threads_start_does_not_make_the_caller_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="positive"):
+        FairThreadPool(2, threads=0)
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        FairThreadPool(2, threads=1)
+    gc.collect()  # an idle thread ends with its pool
+    started[0].join(60)
+    assert not started[0].is_alive(), "it waits for the thread that could not be started"
 
 
 def test_results_are_in_the_order_of_the_tasks(pool: FairThreadPool) -> None:

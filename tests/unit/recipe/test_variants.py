@@ -112,6 +112,6 @@ def test_a_study_needs_one_variant_that_exists(path: Path) -> None:
     with pytest.raises(RecipeError, match="the recipe has variants; choose one of fixed, narrow, labels"):
         require_no_variants(recipe)
     with pytest.raises(
-        RecipeError, match=r"no variant 'fixd'; did you mean 'fixed'\?; variants: fixed, narrow, labels"
+        RecipeError, match=r"no variant 'fixd' \(variants: fixed, narrow, labels\); did you mean 'fixed'\?"
     ):
         variant_recipe(recipe, "fixd")

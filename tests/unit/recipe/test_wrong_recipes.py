@@ -288,7 +288,7 @@ CASES = {
     "labels of random weights": (
         changed("resnet18", "resnet18\n  weights: none") + "head:\n  label_map: {ants: [ant]}\n",
         14,
-        "head.label_map: the labels of resnet18 with weights: none are unknown; remove the label map, or ",
+        "head.label_map: no labels are known for resnet18 with weights: none; remove the label map, or ",
     ),
     "unknown stage": (changed("  name: resnet18", "  name: resnet18\n  freeze_through: layer5"), 9, "layer4"),
     "stage that one of two backbones lacks": (
@@ -321,7 +321,7 @@ CASES = {
     "solved head on unfrozen layers": (
         changed("name: resnet18", "name: resnet18\n  freeze_through: layer3") + "head: {kind: ridge}\n",
         9,
-        "must be all, but is layer3, because head.kind: ridge is solved on the features of the whole backbone",
+        "must be all, not layer3, because head.kind: ridge is solved on the features of the whole backbone",
     ),
     "search of a field that a solved head lacks": (
         changed("1e-4", "{low: 1e-4, high: 1e-2}") + "head: {kind: {choices: [logistic, lda]}}\nsearch: {}\n",
@@ -332,7 +332,7 @@ CASES = {
         changed("  source: embedded:digits", "  source: embedded:digits\n  augmentation: light")
         + "head: {kind: lda}\n",
         4,
-        "of the original images; remove it or use head.kind: linear",
+        "without augmentation; remove it or use head.kind: linear",
     ),
     "balanced sampling for a solved head": (
         continued("  sampling: balanced\nhead: {kind: prototype}\n"),
