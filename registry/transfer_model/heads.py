@@ -7,9 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .neighbors import NeighborClassifier, NeighborSpec
+
 
 class Head(nn.Module):
-    """Dropout followed by a linear classifier.
+    """Dropout followed by a linear classifier or a nearest-neighbor classifier.
 
     As in torchvision's classifiers, weights are drawn from a normal distribution with standard deviation 0.01, and
     biases are initialized to zero, so the initial predictions are nearly uniform.
@@ -22,7 +24,10 @@ class Head(nn.Module):
         generator: Random generator for the initial weights; defaults to torch's global generator.
         labels: For each class, the number of outputs it combines; empty if each class has one output. The logit of a
             class is the logarithm of the sum of the exponentials of its outputs, so their probabilities are added.
+        neighbors: Specification of a nearest-neighbor classifier; None for a linear classifier.
     """
+
+    classifier: nn.Linear | nn.Conv2d | NeighborClassifier
 
     def __init__(
         self,
@@ -31,10 +36,14 @@ class Head(nn.Module):
         dropout: float,
         generator: torch.Generator | None = None,
         labels: tuple[int, ...] = (),
+        neighbors: NeighborSpec | None = None,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.labels = labels
+        if neighbors:
+            self.classifier = NeighborClassifier(in_features(original), classes, neighbors)
+            return
         self.classifier = _new_classifier(original, sum(labels) or classes)
         nn.init.normal_(self.classifier.weight, std=0.01, generator=generator)
         nn.init.zeros_(cast("Tensor", self.classifier.bias))

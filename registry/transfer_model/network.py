@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +15,7 @@ from .architecture import Architecture
 from .backbones import class_names, preprocessings
 from .errors import ModelError
 from .heads import Head, mean_pool
+from .neighbors import NeighborClassifier, NeighborSpec
 from .structure import NetworkStructure, build_from_structure, find_structure, parameters_outside
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class NetworkSpec:
         dropout: Dropout probability of the head, at least 0 and less than 1.
         image_size: Image side S in pixels.
         labels: For each class, the number of outputs it combines (see `Head`); empty if each class has one output.
+        neighbors: Specification of a nearest-neighbor head; None if the head is linear.
     """
 
     backbone: Architecture
@@ -38,6 +40,7 @@ class NetworkSpec:
     dropout: float
     image_size: int
     labels: tuple[int, ...] = ()
+    neighbors: NeighborSpec | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backbone", Architecture.of(self.backbone))
@@ -48,9 +51,9 @@ class NetworkSpec:
         return sum(self.labels) or self.classes
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values, without `labels` if it is empty."""
+        """Returns the fields as JSON values, without `labels` and `neighbors` if they are empty."""
         values = {**asdict(self), "backbone": self.backbone.to_json()}
-        return values if self.labels else {name: value for name, value in values.items() if name != "labels"}
+        return {name: value for name, value in values.items() if value or name not in ("labels", "neighbors")}
 
 
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
@@ -136,6 +139,16 @@ class Network(nn.Module):
         return output[0], tuple(output[position] for position in self.auxiliary_positions)
 
     @property
+    def classifier(self) -> nn.Linear | nn.Conv2d | NeighborClassifier:
+        """The last layer of the main head."""
+        return self._main_head().classifier
+
+    @property
+    def features(self) -> int:
+        """Number of input features F of the main head."""
+        return self._structure.features
+
+    @property
     def auxiliary_positions(self) -> tuple[int, ...]:
         """Positions of trainable auxiliary heads' logits in the tuple that the backbone returns in training mode."""
         auxiliary = self._structure.auxiliary
@@ -163,8 +176,7 @@ class Network(nn.Module):
         The hook runs in the thread that runs the network, and is also called if only the last layers are run. To remove
         the hook, call `remove()` on the returned handle, or use the handle as a context manager.
         """
-        classifier = self._main_head().classifier
-        return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
+        return self.classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Maps the output of `forward_features` to logits (B, C); applies dropout in training mode."""
@@ -214,10 +226,23 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Sets the weights (C, F) and biases (C,) of the main head."""
-        classifier = self._main_head().classifier
+        """Sets the weights (C, F) and biases (C,) of the main head, which must be linear."""
+        classifier = cast("nn.Linear", self.classifier)
         classifier.weight.copy_(weight.view_as(classifier.weight))
-        cast("Tensor", classifier.bias).copy_(bias)
+        classifier.bias.copy_(bias)
+
+    def set_classifier(self, classifier: nn.Module) -> None:
+        """Replaces the classifier of the main head, and adapts `spec`. Hooks of the previous one are not moved.
+
+        Args:
+            classifier: A `NeighborClassifier`, or a linear classifier that the network had before. It is moved to the
+                network's device.
+        """
+        head = self._main_head()
+        device = next(self.parameters()).device
+        head.classifier = cast("NeighborClassifier", classifier.to(device))
+        neighbors = classifier.spec if isinstance(classifier, NeighborClassifier) else None
+        self.spec = replace(self.spec, neighbors=neighbors)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the trainable parameters of the new heads, including auxiliary heads."""
@@ -260,7 +285,7 @@ class Network(nn.Module):
         """
         if not self.head_is_output:
             raise ModelError(f"the logits of {self.spec.backbone} are not the output of a single head")
-        original, head = pretrained.get_submodule(self._structure.heads[0]), self._main_head().classifier
+        original, head = pretrained.get_submodule(self._structure.heads[0]), self.classifier
         head.load_state_dict({**head.state_dict(), **{k: v[list(rows)] for k, v in original.state_dict().items()}})
 
     def _replace_heads(self, spec: NetworkSpec) -> None:
@@ -269,7 +294,8 @@ class Network(nn.Module):
             if stages_before == len(self.stages) and isinstance(module, nn.Dropout):
                 module.p = 0.0  # replaced by the dropout of the new head
         for name in self._structure.heads:
-            head = Head(self.backbone.get_submodule(name), spec.classes, spec.dropout, labels=spec.labels)
+            original = self.backbone.get_submodule(name)
+            head = Head(original, spec.classes, spec.dropout, labels=spec.labels, neighbors=spec.neighbors)
             self.backbone.set_submodule(name, head)
         for extra in self._structure.auxiliary:
             self.backbone.set_submodule(extra.head, Head(self.backbone.get_submodule(extra.head), spec.classes, 0.0))

@@ -34,7 +34,7 @@ NETWORK_PREFIX = "backbone."
 """Prefix added to the library's tensor names in a `Network` checkpoint."""
 
 HEAD_PREFIX = "classifier."
-"""Prefix of the names of the tensors in a `Head`, as in `classifier.weight`."""
+"""Prefix of the names of the tensors in a `Head`, as in `classifier.weight` and `classifier.features`."""
 
 _MAX_NAMED = 3
 
@@ -131,9 +131,11 @@ def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[
 
 def _network_checkpoint(state_dicts: list[StateDict], structure: NetworkStructure) -> dict[str, Tensor]:
     """Returns the tensors of a `Network` checkpoint without their prefix; empty for other files."""
-    head = f"{NETWORK_PREFIX}{structure.heads[0]}.{HEAD_PREFIX}weight"
+    head = f"{NETWORK_PREFIX}{structure.heads[0]}.{HEAD_PREFIX}"
     tensors = state_dicts[0].tensors
-    if head not in tensors or not all(name.startswith(NETWORK_PREFIX) for name in tensors):
+    if not any(name.startswith(head) for name in tensors) or not all(
+        name.startswith(NETWORK_PREFIX) for name in tensors
+    ):
         return {}
     return {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in tensors.items()}
 

@@ -225,6 +225,16 @@ def test_a_run_logs_the_gpu_with_its_driver_and_libraries(gpus: Gpus, study: Cal
     assert logged["machine.cudnn"].isdecimal()
 
 
+def test_a_nearest_neighbor_head_is_chosen_and_served_on_a_gpu(gpus: Gpus, study: Callable[..., Path]) -> None:
+    work = study(precision="float32", batch_size=8)
+    out, err = gpus.platform(work, "run", "recipe.yaml", "--device", "cuda:1", "-o", "head.kind=knn")
+    assert "1 trial on cuda:1, float32" in err
+    assert "trial 0: complete" in err
+    assert "test/accuracy 1.0000" in out
+    [model] = work.glob("studies/*/model/model.json")
+    assert json.loads(model.read_text())["network"]["neighbors"]["images"] == 10  # the split for training
+
+
 def test_a_batch_that_does_not_fit_does_not_end_the_selection_of_the_precision(
     gpus: Gpus, study: Callable[..., Path]
 ) -> None:

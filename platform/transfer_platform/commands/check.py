@@ -33,6 +33,7 @@ from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
 from transfer_platform.recipe.seeds import confirming_seeds, max_confirmed, max_confirming_trainings
 from transfer_platform.training.cost_model import CostKey, load_cost, study_costs
+from transfer_platform.training.neighbor_size import MAX_BYTES, neighbor_bytes
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def _describe_study(
         _image_table(splits),
         *(_stage_table(recipe, info, len(splits.classes)) for info in backbones(recipe)),
         *_cost_tables(recipe, splits, timed=timed),
-        _study_table(recipe),
+        _study_table(recipe, splits),
     )
 
 
@@ -141,7 +142,7 @@ def _stage_table(recipe: Recipe, info: BackboneInfo, classes: int) -> Table:
     stages = _choices(recipe.backbone.freeze_through)
     title = f"{info.name}, {size} x {size} pixels: trainable parameters"
     table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold", show_footer=True)
-    head = (info.features + 1) * classes
+    head = 0 if _choices(recipe.head.kind) == ("knn",) else (info.features + 1) * classes
     names = [stage.name for stage in info.stages]
     frozen = {stage: count_through(names, stage) for stage in stages}
     table.add_column("stage", footer="all")
@@ -204,7 +205,7 @@ def _cost_cells(
     return (decimal(costs.bytes), f"{costs.stored_seconds:,.0f} s", f"{costs.recomputed_seconds:,.0f} s", choice)
 
 
-def _study_table(recipe: Recipe) -> Table:
+def _study_table(recipe: Recipe, splits: Splits) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = trial_count(recipe)
     precision = recipe.training.precision
@@ -212,6 +213,8 @@ def _study_table(recipe: Recipe) -> Table:
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
     table.add_row(*_trials(recipe, trials))
+    for info in backbones(recipe) if "knn" in _choices(recipe.head.kind) else ():
+        table.add_row("knn head", _neighbor_text(info, len(splits.train)))
     for field, space in search_ranges(recipe).items():
         table.add_row(f"searched: {field}", _as_text(space))
     if further := max_confirming_trainings(recipe):
@@ -226,12 +229,18 @@ def _study_table(recipe: Recipe) -> Table:
 
 
 def _trials(recipe: Recipe, trials: int) -> tuple[str, str]:
-    kinds = recipe.head.kind.choices if isinstance(recipe.head.kind, Choice) else (recipe.head.kind,)
+    kinds = _choices(recipe.head.kind)
     if "linear" not in kinds:
         return "trials", f"{trials}; heads are solved, without epochs and optimizer"
     solved = ", ".join(kind for kind in kinds if kind != "linear")
     note = f"; {solved}: solved, without epochs and optimizer" if solved else ""
     return "trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}{note}"
+
+
+def _neighbor_text(info: BackboneInfo, images: int) -> str:
+    size = neighbor_bytes(images, info.features)
+    excess = f", more than the {decimal(MAX_BYTES)} allowed: its trials will fail" if size > MAX_BYTES else ""
+    return f"stores {info.features:,} features of {info.name} for each of {images:,} images: {decimal(size)}{excess}"
 
 
 def _as_text(value: object) -> str:

@@ -183,7 +183,7 @@ class _Session:
         number = self.study.best.number
         best = resolve(self.recipe, self.study.best.params)
         fit = self.engine.restore(number, best)
-        log_network(self.parent, self.trainer.untrained_network(best))
+        log_network(self.parent, self.trainer.example_network(best))
         log_first_batch(self.parent, *self.trainer.first_batch(best))
         predictions = validation_predictions(self.splits, fit.logits)
         log_validation(self.parent, predictions)

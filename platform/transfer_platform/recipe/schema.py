@@ -19,7 +19,7 @@ Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-HeadKind = Literal["linear", "logistic", "ridge", "lda", "prototype"]
+HeadKind = Literal["linear", "logistic", "ridge", "lda", "prototype", "knn"]
 SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -194,7 +194,7 @@ LabelNames = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class HeadConfig(Section):
-    """The new classification head, which is linear in the features of the backbone."""
+    """The new classification head, which classifies the features of the backbone."""
 
     kind: Option[HeadKind] = "linear"
     """`linear` is trained by gradient descent; all other kinds are solved on the features of a frozen backbone."""

@@ -1,1 +1,1 @@
-"""Linear classifiers that are solved to convergence on fixed features."""
+"""Classifiers that are solved exactly on fixed features."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +36,17 @@ def write_artifact(
     splits = trainer.splits
     scorer, threshold = _fit_ood_scorer(trainer, recipe, result, network, say)
     labels = np.array([splits.classes.index(image.label) for image in splits.selection])
-    config = served_config(trainer, recipe, fit_temperature(result.logits.numpy(), labels), threshold)
+    config = served_config(trainer, recipe, network, fit_temperature(result.logits.numpy(), labels), threshold)
     save(folder, config, network, scorer)
     return folder
 
 
-def served_config(trainer: TrialTrainer, recipe: Recipe, temperature: float, unknown: OodThreshold) -> ModelConfig:
+def served_config(
+    trainer: TrialTrainer, recipe: Recipe, network: Network, temperature: float, unknown: OodThreshold
+) -> ModelConfig:
     """Returns the configuration of a trial's served model."""
     return ModelConfig(
-        trainer.network_spec(recipe),
+        replace(trainer.network_spec(recipe), neighbors=network.spec.neighbors),
         trainer.splits.classes,
         trainer.preprocessing(recipe),
         # Models are served on the CPU by default, where a precision selected for an accelerator would be slow.

@@ -23,7 +23,9 @@ from transfer_platform.training.trial_trainer import TrialTrainer
 
 
 def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say) -> list[Recipe]:
-    """Computes gradients for each recipe; returns, for each backbone, the first recipe that can be trained.
+    """Computes gradients for each recipe; returns the first recipe that can be trained for each network to be served.
+
+    These are the backbones with a linear head and with a nearest-neighbor head.
 
     Args:
         trainer: Trainer of the study.
@@ -34,13 +36,13 @@ def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say)
         TrainingError: None of the recipes can be trained, or a recipe raised an error that would end the study. The
             message contains the reasons.
     """
-    trainable: dict[Architecture, Recipe] = {}
+    trainable: dict[tuple[Architecture, bool], Recipe] = {}
     failures: list[str] = []
     for recipe in recipes:
         backbone, stage = recipe.backbone.architecture, recipe.backbone.freeze_through
         try:
             trainer.dry_run(recipe)
-            trainable.setdefault(backbone, recipe)
+            trainable.setdefault((backbone, recipe.head.kind == "knn"), recipe)
         except TrainingError as error:
             failures.append(f"{backbone}, frozen through {stage}: {error}")
         except (RuntimeError, ValueError) as error:  # would end the study in a trial, after hours
@@ -68,12 +70,12 @@ def dry_run_serving(trainer: TrialTrainer, recipes: Iterable[Recipe], folder: Pa
 
 
 def _serve(trainer: TrialTrainer, recipe: Recipe, folder: Path) -> None:
-    network, preprocessing = trainer.untrained_network(recipe).eval(), trainer.preprocessing(recipe)
+    network, preprocessing = trainer.example_network(recipe).eval(), trainer.preprocessing(recipe)
     image = trainer.splits.development[0].path
     features: list[torch.Tensor] = []
     with torch.inference_mode(), network.register_feature_hook(features.append):
         network(preprocessing.normalize(preprocessing.load(image))[None].to(trainer.device))
-    config = served_config(trainer, recipe, 1.0, OodThreshold(MAX_OOD_SCORE, FALSE_ALARM_RATE))
+    config = served_config(trainer, recipe, network, 1.0, OodThreshold(MAX_OOD_SCORE, FALSE_ALARM_RATE))
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix="dry-run-") as temporary:
         save(Path(temporary), config, network, OodScorer(features[0]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer_model.network import Network, NetworkSpec, build_network, build_pretrained_classifier
 from transfer_model.stages import count_through
@@ -21,6 +21,7 @@ class CachedNetwork:
         partition: Frozen prefix and trainable suffix; None if nothing is frozen or partitioning failed.
         partition_error: Error message if partitioning failed; empty otherwise.
         initial_state: Copies of the trainable tensors, made before the first trial.
+        classifier: The linear classifier that `network` was built with.
     """
 
     network: Network
@@ -28,9 +29,11 @@ class CachedNetwork:
     partition_error: str
     trainable: TrainableState
     initial_state: dict[str, Tensor]
+    classifier: nn.Module
 
     def reset(self, seed: int, dropout: float) -> Network:
         """Restores the initial weights, sets the dropout rate and seeds PyTorch's random number generator."""
+        self.network.set_classifier(self.classifier)
         self.trainable.restore(self.initial_state)
         self.network.set_dropout(dropout)
         torch.manual_seed(seed)
@@ -69,7 +72,7 @@ def prepare_network(
             partition = partition_network(network)
         except PartitionError as error:
             partition_error = str(error)
-    return CachedNetwork(network, partition, partition_error, trainable, initial_state)
+    return CachedNetwork(network, partition, partition_error, trainable, initial_state, network.classifier)
 
 
 def freeze_through(network: Network, stage: str) -> int:

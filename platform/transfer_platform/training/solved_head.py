@@ -7,13 +7,16 @@ an epoch.
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from transfer_model.neighbors import NeighborClassifier
 from transfer_platform.errors import TrainingError
 from transfer_platform.evaluation.calibration import fit_temperature
 from transfer_platform.evaluation.metrics import scores
@@ -21,6 +24,7 @@ from transfer_platform.recipe.schema import TrainingConfig
 from transfer_platform.solvers.discriminant import lda_path, prototype_path
 from transfer_platform.solvers.linear_path import LinearPath
 from transfer_platform.solvers.logistic import logistic_path
+from transfer_platform.solvers.neighbors import held_out_logits, neighbor_classifier
 from transfer_platform.solvers.out_of_fold import out_of_fold_path
 from transfer_platform.solvers.ridge import ridge_path
 from transfer_platform.training.batches import TrialData
@@ -30,44 +34,80 @@ from transfer_platform.training.loop import EpochResult, FitResult, Objective
 SCORE_SCALE = 3.0
 """Root mean square to which scores that are not logits are scaled; temperature scaling then finds the final factor."""
 
+Solution = tuple[Tensor, Tensor] | NeighborClassifier
+"""Weights (C, F) and biases (C,) of a linear head, or a nearest-neighbor head."""
+
 
 @dataclass(frozen=True)
 class Problem:
-    """Linear classification of N images with F features and C classes in K folds.
+    """Classification of N images with F features and C classes in K folds.
 
     Attributes:
         features: Features (N, F).
-        targets: Class probabilities (N, C).
+        labels: Class indices (N,).
+        classes: Number of classes C.
+        label_smoothing: Share of each image's label that is spread evenly over all classes.
         weights: Weights (K, N) of the images in each fold's training set; 0 for images that are held out.
         folds: Index (N,) of the fold that holds out each image; -1 for images that are never held out.
     """
 
     features: Tensor
-    targets: Tensor
+    labels: Tensor
+    classes: int
+    label_smoothing: float
     weights: Tensor
     folds: Tensor
 
+    @cached_property
+    def targets(self) -> Tensor:
+        """Class probabilities (N, C) of the labels."""
+        hard = functional.one_hot(self.labels, self.classes).double()
+        return (1 - self.label_smoothing) * hard + self.label_smoothing / self.classes
+
 
 @dataclass(frozen=True)
-class HeadSolver:
+class HeadSolver(ABC):
+    """Method of solving a head.
+
+    Attributes:
+        hyperparameter: Name of the hyperparameter in metrics and parameters; None if there is no hyperparameter.
+        values: Values of the hyperparameter to compare, for features whose mean squared distance from their mean is 1.
+        power: If the features are multiplied by s, the equivalent of a value is `value * s**power`.
+        needs_all_classes: Whether every class needs a training image in every fold.
+    """
+
+    hyperparameter: str | None
+    values: tuple[float, ...]
+    power: int = 0
+    needs_all_classes: bool = False
+
+    @abstractmethod
+    def held_out_logits(self, problem: Problem) -> Tensor:
+        """Returns the held-out logits (V, N, C) of all images for each value; 0 for images that are never held out."""
+
+    @abstractmethod
+    def solve_one(self, problem: Problem, value: float, scale: float) -> Solution:
+        """Returns the head for one value and the first fold.
+
+        Args:
+            problem: Its features are those of the backbone, divided by `scale`.
+            value: Value of the hyperparameter.
+            scale: Factor by which the head's inputs are larger than the problem's features.
+        """
+
+
+@dataclass(frozen=True)
+class LinearSolver(HeadSolver):
     """Method of solving a linear head.
 
     Attributes:
         solve: Returns the heads for V values of the hyperparameter and all folds.
-        hyperparameter: Name of the hyperparameter in metrics and parameters; None if there is no hyperparameter.
-        values: Values of the hyperparameter to compare, for features whose mean squared distance from their mean is 1.
-        power: If the features are multiplied by s, the equivalent of a value is `value * s**power`.
         has_logits: Whether the scores are logits. If not, they are scaled so that their root mean square over training
             images and classes is `SCORE_SCALE`.
-        needs_all_classes: Whether every class needs a training image in every fold.
     """
 
-    solve: Callable[[Problem, Sequence[float]], LinearPath]
-    hyperparameter: str | None
-    values: tuple[float, ...]
-    power: int
+    solve: Callable[[Problem, Sequence[float]], LinearPath] = field(kw_only=True)
     has_logits: bool = False
-    needs_all_classes: bool = False
 
     def solve_scaled(self, problem: Problem, values: Sequence[float]) -> LinearPath:
         """Returns heads whose scores are logits, or are centered over classes and scaled for each value and fold."""
@@ -84,7 +124,7 @@ class HeadSolver:
         return LinearPath(weight, bias)
 
     def held_out_logits(self, problem: Problem) -> Tensor:
-        """Returns the held-out logits (V, N, C) of all images for each value; 0 for images that are never held out."""
+        """Applies the heads of each fold to the images that it holds out."""
         path = self.solve_scaled(problem, self.values)
         logits = problem.features.new_zeros(len(self.values), *problem.targets.shape)
         for fold in range(len(problem.weights)):
@@ -92,8 +132,13 @@ class HeadSolver:
             logits[:, held_out] = problem.features[held_out] @ path.weight[:, fold].mT + path.bias[:, fold, None]
         return logits
 
+    def solve_one(self, problem: Problem, value: float, scale: float) -> tuple[Tensor, Tensor]:
+        """Returns weights (C, F) and biases (C,)."""
+        path = self.solve_scaled(problem, [value])
+        return path.weight[0, 0] / scale, path.bias[0, 0]
 
-class _LogisticSolver(HeadSolver):
+
+class _LogisticSolver(LinearSolver):
     def held_out_logits(self, problem: Problem) -> Tensor:
         """Interpolates between the solutions for some of the values, which is faster than solving for all of them."""
         path = out_of_fold_path(problem.features, problem.targets, problem.folds, self.values, problem.weights)
@@ -103,34 +148,47 @@ class _LogisticSolver(HeadSolver):
         return logits
 
 
+class _NeighborSolver(HeadSolver):
+    def held_out_logits(self, problem: Problem) -> Tensor:
+        """Votes with all numbers of neighbors that the smallest fold has."""
+        numbers, votes = [int(value) for value in self.values], problem.weights
+        return held_out_logits(
+            problem.features, problem.labels, votes, problem.folds, numbers, problem.classes, problem.label_smoothing
+        )
+
+    def solve_one(self, problem: Problem, value: float, scale: float) -> NeighborClassifier:  # noqa: ARG002 - directions have no scale
+        """Returns a head that stores the training images."""
+        votes, smoothing = problem.weights[0], problem.label_smoothing
+        return neighbor_classifier(problem.features, problem.labels, votes, int(value), problem.classes, smoothing)
+
+
 SOLVERS: Mapping[str, HeadSolver] = {
     "logistic": _LogisticSolver(
-        lambda given, values: logistic_path(given.features, given.targets, given.weights, values),
         "C",
         tuple(10 ** (step / 8) for step in range(-8, 33)),
         power=-2,
+        solve=lambda given, values: logistic_path(given.features, given.targets, given.weights, values),
         has_logits=True,
     ),
-    "ridge": HeadSolver(
-        lambda given, values: ridge_path(given.features, given.targets, given.weights, values),
+    "ridge": LinearSolver(
         "alpha",
         tuple(10 ** (step / 8) for step in range(-24, 25)),
         power=2,
+        solve=lambda given, values: ridge_path(given.features, given.targets, given.weights, values),
     ),
-    "lda": HeadSolver(
-        lambda given, values: lda_path(given.features, given.targets, given.weights, values),
+    "lda": LinearSolver(
         "shrinkage",
         tuple(2**-step for step in range(12)),
-        power=0,
         needs_all_classes=True,
+        solve=lambda given, values: lda_path(given.features, given.targets, given.weights, values),
     ),
-    "prototype": HeadSolver(
-        lambda given, _values: prototype_path(given.features, given.targets, given.weights),
+    "prototype": LinearSolver(
         None,
         (1.0,),
-        power=0,
         needs_all_classes=True,
+        solve=lambda given, _values: prototype_path(given.features, given.targets, given.weights),
     ),
+    "knn": _NeighborSolver("k", (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)),
 }
 """Solver for each `head.kind` except `linear`, which is trained."""
 
@@ -188,25 +246,24 @@ class SolvedHead:
         best = min(results, key=lambda result: _rank(result, objective))
         return FitResult(tuple(results), best, all_logits[best.number - 1].float())
 
-    def refit(self, data: TrialData, number: int) -> tuple[Tensor, Tensor]:
+    def refit(self, data: TrialData, number: int) -> Solution:
         """Solves the head on the training images of `data` for the value with this number, counted from 1.
 
-        Returns:
-            Weights (C, F) and biases (C,) for the original features.
+        Raises:
+            TrainingError: The head cannot be solved.
         """
         try:
-            path = self._solver.solve_scaled(self._problem([data]), [self._solver.values[number - 1]])
+            return self._solver.solve_one(self._problem([data]), self._solver.values[number - 1], self._scale)
         except ArithmeticError as error:
             raise self._failure(error) from error
-        return path.weight[0, 0] / self._scale, path.bias[0, 0]
 
     def _problem(self, folds: Sequence[TrialData]) -> Problem:
-        smoothing, classes = self._config.label_smoothing, len(self._classes)
-        targets = (1 - smoothing) * functional.one_hot(folds[0].labels, classes).double() + smoothing / classes
-        numbers = torch.full_like(folds[0].labels, -1)
+        labels, smoothing = folds[0].labels, self._config.label_smoothing
+        numbers = torch.full_like(labels, -1)
         for number, fold in enumerate(folds):
             numbers[list(fold.validation)] = number
-        return Problem(self._features, targets, torch.stack([self._image_weights(fold) for fold in folds]), numbers)
+        weights = torch.stack([self._image_weights(fold) for fold in folds])
+        return Problem(self._features, labels, len(self._classes), smoothing, weights, numbers)
 
     def _image_weights(self, fold: TrialData) -> Tensor:
         """Returns the loss weights (N,) of all images: 1 on average for training images, and 0 for other images."""

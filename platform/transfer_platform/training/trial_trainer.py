@@ -10,6 +10,7 @@ from torch import Tensor
 
 from transfer_model import catalog
 from transfer_model.architecture import Architecture
+from transfer_model.neighbors import NeighborClassifier
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.intensity import as_intensity
@@ -19,6 +20,7 @@ from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
 from transfer_platform.recipe.label_map import label_rows, pretrained_labels
 from transfer_platform.recipe.schema import Recipe, TrainingConfig
+from transfer_platform.solvers.neighbors import neighbor_classifier
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import InputSource, TrialData
 from transfer_platform.training.class_weights import resolve_class_weights
@@ -26,9 +28,10 @@ from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
 from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
 from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
+from transfer_platform.training.neighbor_size import require_storable
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.precision import autocast, select_precision
-from transfer_platform.training.solved_head import SolvedHead
+from transfer_platform.training.solved_head import Solution, SolvedHead
 
 
 class TrialTrainer:
@@ -109,6 +112,15 @@ class TrialTrainer:
         """Returns a trial's network before training."""
         return self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
 
+    def example_network(self, recipe: Recipe) -> Network:
+        """Returns a trial's network before training, with random features in place of those that `knn` stores."""
+        network, count = self.untrained_network(recipe), len(self.splits.train)
+        if recipe.head.kind == "knn":
+            labels, classes = self._labels[:count], len(self.splits.classes)
+            rows = torch.randn(count, network.features)
+            network.set_classifier(neighbor_classifier(rows, labels, torch.ones(count), 1, classes))
+        return network
+
     def first_batch(self, recipe: Recipe) -> tuple[Tensor, list[str]]:
         """Returns a trial's first training batch, with augmentation and without normalization, on the CPU.
 
@@ -132,7 +144,7 @@ class TrialTrainer:
         size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
         images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
         if recipe.head.kind != "linear":
-            _require_solvable(recipe, network)
+            self._require_solvable(recipe, network)
             return
         cached.trainable.train()
         with trial_failures("first step"), autocast(self.device, self.precision):
@@ -169,12 +181,13 @@ class TrialTrainer:
         object. Its original weights are restored when the generator ends or is closed.
         """
         cached = self._cached_network(recipe)
-        weights = cached.trainable.copy()
+        weights, classifier = cached.trainable.copy(), cached.network.classifier
         try:
             for fold in self._fold_data(self._trial_data(recipe, self._inputs(recipe, cached))):
                 yield self._refit(recipe, fold, result.best.number), fold
         finally:
             cached.trainable.restore(weights)
+            cached.network.set_classifier(classifier)
 
     def network_spec(self, recipe: Recipe) -> NetworkSpec:
         """Returns the architecture of a trial's network."""
@@ -203,31 +216,44 @@ class TrialTrainer:
         folds = self._fold_data(data) if self.splits.folds else [data]
         head = self._solved_head(recipe)
         result = head.fit(folds, objective(recipe), after_value)
-        if self.splits.folds:
+        if self.splits.folds or recipe.head.kind == "knn":  # its features need not be saved: they are stored
             return result
-        self._with_head(recipe, *head.refit(data, result.best.number))
+        self._with_head(recipe, head.refit(data, result.best.number))
         return replace(result, weights=self._cached_network(recipe).trainable.copy())
 
     def _solved_head(self, recipe: Recipe) -> SolvedHead:
         """Resets the trial's network, extracts the features of all images, and returns a head to be solved on them."""
         network = self.untrained_network(recipe)
-        _require_solvable(recipe, network)
+        self._require_solvable(recipe, network)
         features = self.features(recipe, network, range(len(self.splits.development)))
         return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
 
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
         """Trains a network for `epochs` epochs, or solves its head for the value whose number is `epochs`."""
         if recipe.head.kind != "linear":
-            return self._with_head(recipe, *self._solved_head(recipe).refit(data, epochs))
+            return self._with_head(recipe, self._solved_head(recipe).refit(data, epochs))
         network = self.untrained_network(recipe)
         with threads_for(recipe.training.batch_size * data.inputs.elements):
             refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
         return network.eval()
 
-    def _with_head(self, recipe: Recipe, weight: Tensor, bias: Tensor) -> Network:
+    def _with_head(self, recipe: Recipe, solution: Solution) -> Network:
         network = self.untrained_network(recipe)
-        network.set_head(weight, bias)
+        if isinstance(solution, NeighborClassifier):
+            network.set_classifier(solution)
+        else:
+            network.set_head(*solution)
         return network.eval()
+
+    def _require_solvable(self, recipe: Recipe, network: Network) -> None:
+        kind, backbone = recipe.head.kind, recipe.backbone.architecture
+        if not network.head_is_output:
+            raise TrainingError(
+                f"head.kind: {kind} cannot be used because the logits of {backbone} are not the output of a single "
+                "head; use head.kind: linear"
+            )
+        if kind == "knn":
+            require_storable(len(self.splits.train), network.features, backbone)
 
     def _training_config(self, recipe: Recipe) -> TrainingConfig:
         labels = self._labels[: len(self.splits.train)]
@@ -282,14 +308,6 @@ class TrialTrainer:
             )
             for fold in range(self.splits.fold_count)
         ]
-
-
-def _require_solvable(recipe: Recipe, network: Network) -> None:
-    if recipe.head.kind != "linear" and not network.head_is_output:
-        raise TrainingError(
-            f"head.kind: {recipe.head.kind} cannot be used because the logits of {recipe.backbone.architecture} are "
-            "not the output of a single head; use head.kind: linear"
-        )
 
 
 def _image_weights(splits: Splits) -> Tensor | None:

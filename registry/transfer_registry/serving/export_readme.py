@@ -1,9 +1,12 @@
 """README.md of an exported model, for users who have only the exported folder."""
 
+from dataclasses import asdict
+
 from transfer_model import catalog
 from transfer_model.backbones import BUILTIN, TORCHVISION, timm_cfg
 from transfer_model.intensity import describe
 from transfer_model.model_json import ModelConfig
+from transfer_model.neighbors import VOTE_TEMPERATURE
 from transfer_model.network import NetworkSpec
 from transfer_model.structure import find_structure
 from transfer_registry.serving.export_program import program
@@ -55,7 +58,7 @@ _SAFETENSORS = """\
 | `reference.safetensors` | `features` (M, F) of training images, used to compute the out-of-distribution score |
 
 Tensor names are `backbone.` followed by the name in {library}. The {library} classifier is replaced by
-dropout and a linear layer or 1x1 convolution, whose tensor names end in `.classifier.weight` and `.classifier.bias`.
+{head}
 
 {loading}
 
@@ -75,6 +78,40 @@ dropout and a linear layer or 1x1 convolution, whose tensor names end in `.class
 
 _LABELS = """ The network has an output for each pretrained label:
   `logits = torch.stack([part.logsumexp(1) for part in outputs.split({labels}, 1)], 1)`"""
+
+_LINEAR = """\
+dropout and a linear layer or 1x1 convolution, whose tensor names end in `.classifier.weight` and `.classifier.bias`."""
+
+_NEIGHBORS = """\
+a nearest-neighbor classifier, whose tensor names begin with `backbone.{name}.classifier.`: the `features` (N, F)
+of {images} training images, scaled to unit length, their class indices `labels` (N,) and weights `votes` (N,)."""
+
+_NEIGHBOR_LOADING = """\
+```python
+import {library}
+import torch
+from safetensors.torch import load_file
+
+tensors = {{name.removeprefix("backbone."): tensor for name, tensor in load_file("weights.safetensors").items()}}
+stored, labels, votes = (tensors.pop(f"{name}.classifier.{{part}}") for part in ("features", "labels", "votes"))
+{encoder}
+
+def network(images):
+    features = torch.nn.functional.normalize(encoder(images))
+    similarities, rows = (features @ stored.T).topk({k})
+    weights = votes[rows] * ((similarities - similarities[:, :1]) / {vote_temperature}).exp()
+    shares = torch.zeros(len(images), {count}).scatter_add(1, labels[rows], weights)
+    return ({smoothing} / {count} + (1 - {smoothing}) * shares / shares.sum(1, keepdim=True)).log()
+```"""
+
+_ENCODER = """\
+encoder = {build}
+encoder.set_submodule("{name}", torch.nn.Identity())
+encoder.load_state_dict(tensors)
+encoder.eval()"""
+
+_POOLED_ENCODER = """\
+encoder = ...  # {library}'s network, whose tensor names follow `encoder.`; average its output over all positions"""
 
 _LOADING = """\
 ```python
@@ -120,9 +157,15 @@ def safetensors_readme(config: ModelConfig) -> str:
     backbone = catalog.resolve(config.network.backbone)
     library = {BUILTIN: BUILTIN_MODULE, TORCHVISION: "torchvision"}.get(backbone.library, "timm")
     architecture = backbone.timm_name.split(".")[0] if library == "timm" else str(config.network.backbone)
-    pooled = find_structure(backbone, config.network.image_size).pooled
-    loading = (_POOLED if pooled else _LOADING).format(library=library, build=_build_call(config.network))
-    return _SAFETENSORS.format(library=library, architecture=architecture, loading=loading, **_values(config))
+    structure = find_structure(backbone, config.network.image_size)
+    values = {"library": library, "build": _build_call(config.network), "name": structure.heads[0], **_values(config)}
+    head, loading = _LINEAR, _POOLED if structure.pooled else _LOADING
+    if neighbors := config.network.neighbors:
+        encoder = (_POOLED_ENCODER if structure.pooled else _ENCODER).format(**values)
+        values |= {**asdict(neighbors), "encoder": encoder, "vote_temperature": VOTE_TEMPERATURE}
+        head, loading = _NEIGHBORS, _NEIGHBOR_LOADING
+    loaded = {"head": head.format(**values), "loading": loading.format(**values)}
+    return _SAFETENSORS.format(architecture=architecture, **loaded, **values)
 
 
 def _build_call(spec: NetworkSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
@@ -190,6 +191,36 @@ def test_a_study_with_folds_that_was_interrupted_after_training_is_not_trained_a
     outcome = run(settings)
     assert "test/accuracy" in outcome.metrics
     assert run(settings).metrics == outcome.metrics
+
+
+@pytest.mark.parametrize("validation", [0.3, {"folds": 2}], ids=["split", "folds"])
+def test_a_nearest_neighbor_study_that_was_interrupted_ends_as_one_that_was_not(
+    images: Path, validation: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(
+        images,
+        dataset={
+            "source": str(images),
+            "splits": {"train": ".", "validation": validation, "test": 0.3},
+            "image_size": 32,
+        },
+        backbone={"name": "timm/test_resnet", "weights": "none", "freeze_through": "all"},
+        head={"kind": "knn"},
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(run_command, "conclude", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+    ends = []
+    for fresh in (False, True):
+        outcome = run(settings, fresh=fresh)
+        test = {name: value for name, value in outcome.metrics.items() if name.startswith("test/")}
+        files = [(outcome.model_folder / name).read_bytes() for name in classifier.FILES]
+        ends.append((outcome.study.best.value, test, files))
+    assert ends[0] == ends[1]
+    neighbors = json.loads((outcome.model_folder / "model.json").read_text())["network"]["neighbors"]
+    assert neighbors["k"] <= neighbors["images"]
+    assert "NeighborClassifier" in mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/network.txt")
 
 
 def test_one_variant_per_network_with_the_largest_batch(images: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -87,6 +88,20 @@ def test_check_prints_the_plan() -> None:
     total = 3_371_008 + head
     assert f"{total:,}" in done.output
     assert f"{total - frozen:,}" in done.output
+
+
+@pytest.mark.usefixtures("isolated")
+def test_the_plan_says_what_a_nearest_neighbor_head_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["check", "digits", "-o", "head.kind=knn", "-o", "backbone.freeze_through=all"]
+    plan = " ".join(CliRunner().invoke(main, command).output.split())
+    match = re.search(r"stores 1,280 features of efficientnet_lite0 for each of ([\d,]+) images: ([\d.]+) MB", plan)
+    assert match, plan
+    assert float(match[2]) == round(int(match[1].replace(",", "")) * 1280 * 4 / 1e6, 1)
+    assert "head (new) 0 0" in plan
+    assert "its trials will fail" not in plan
+    monkeypatch.setattr("transfer_platform.commands.check.MAX_BYTES", 1000)
+    plan = " ".join(CliRunner().invoke(main, command).output.split())
+    assert "more than the 1.0 kB allowed: its trials will fail" in plan
 
 
 @pytest.mark.usefixtures("isolated")

@@ -8,12 +8,13 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neighbors import NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from torch.nn.functional import one_hot
 
 from transfer_platform.solvers.discriminant import lda_path, prototype_path
 from transfer_platform.solvers.linear_path import LinearPath
 from transfer_platform.solvers.logistic import logistic_path
+from transfer_platform.solvers.neighbors import SMOOTHING, held_out_logits, neighbor_classifier
 from transfer_platform.solvers.ridge import ridge_path
 
 VALUES = (10.0, 0.01, 1.0)  # not sorted: results are in the order of the values
@@ -82,3 +83,40 @@ def test_prototypes_equal_scikit_learn() -> None:
     used = weights[1] > 0
     expected = NearestCentroid().fit(features[used], labels[used])
     assert logits(path, features, 0, 1).argmax(dim=1).tolist() == expected.predict(features).tolist()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_nearest_neighbors_equal_scikit_learn(classes: int, label_smoothing: float) -> None:
+    features, labels, _ = digits(classes)
+    folds, numbers = torch.arange(300) % 3 - 1, (1, 2, 5, 20, 300)  # the last third is never held out
+    weights = torch.stack([folds != fold for fold in range(2)]).double()
+    actual = held_out_logits(features, labels, weights, folds, numbers, classes, label_smoothing).exp()
+    assert len(actual) == 4  # a fold has only 200 training images
+    for index, k in enumerate(numbers[:4]):
+        for fold, row in enumerate(weights > 0):
+            expected = KNeighborsClassifier(k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
+            expected.fit(features[row], labels[row])
+            held_out = folds == fold
+            votes = expected.predict_proba(features[held_out])
+            smooth = (1 - label_smoothing) * votes + label_smoothing / classes
+            smooth = (1 - SMOOTHING) * smooth + SMOOTHING / classes
+            np.testing.assert_allclose(actual[index, held_out], smooth, atol=1e-5)
+            assert actual[index, held_out].argmax(dim=1).tolist() == expected.predict(features[held_out]).tolist()
+            classifier = neighbor_classifier(features, labels, weights[fold], k, classes, label_smoothing)
+            assert classifier.features.shape == (200, 64)
+            np.testing.assert_allclose(classifier(features[held_out]).exp(), smooth, atol=1e-5)
+
+
+def test_a_neighbor_of_weight_2_votes_twice() -> None:
+    features, labels, _ = digits(2)
+    weights = torch.ones(300)
+    weights[:50] = 2
+    rows = features[250:] + 0.01
+    heavy = neighbor_classifier(features[:250], labels[:250], weights[:250], 250, 2)
+    twice = neighbor_classifier(
+        torch.cat([features[:250], features[:50]]), torch.cat([labels[:250], labels[:50]]), torch.ones(300), 300, 2
+    )
+    torch.testing.assert_close(heavy(rows), twice(rows), atol=1e-5, rtol=0)
+    equal = neighbor_classifier(features[:250], labels[:250], torch.ones(250), 250, 2)
+    assert not torch.allclose(heavy(rows), equal(rows), atol=1e-3)

@@ -11,12 +11,13 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from transfer_model.neighbors import NeighborClassifier
 from transfer_platform.errors import TrainingError
 from transfer_platform.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 from transfer_platform.recipe.schema import TrainingConfig
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.loop import EpochResult, FitResult, Objective
-from transfer_platform.training.solved_head import SOLVERS, SolvedHead
+from transfer_platform.training.solved_head import SOLVERS, Solution, SolvedHead
 
 COUNT, FOLDS = 300, 3
 CLASSES = tuple("0123456789")
@@ -51,6 +52,13 @@ def solve(kind: str, folds: list[TrialData], **training: Any) -> tuple[SolvedHea
     return head, head.fit(folds, LOSS, seen.append), seen
 
 
+def logits_of(solution: Solution, features: torch.Tensor) -> torch.Tensor:
+    if isinstance(solution, NeighborClassifier):
+        return solution(features)
+    weight, bias = solution
+    return (features.double() @ weight.T + bias).float()
+
+
 def test_the_logits_are_those_of_scikit_learn_for_images_that_were_held_out() -> None:
     features, labels = digits()
     folds = make_folds(labels)
@@ -72,9 +80,8 @@ def test_the_best_value_is_chosen_and_refitted_to_all_images(kind: str) -> None:
     losses = [epoch.metrics["validation/loss"] for epoch in seen]
     assert [epoch.number for epoch in seen] == [*range(1, len(SOLVERS[kind].values) + 1)]
     assert result.best.metrics["validation/loss"] == min(losses) < 0.5
-    weight, bias = head.refit(make_folds(labels)[0], result.best.number)
     held_out = torch.arange(0, COUNT, FOLDS)  # the first fold: its head was solved on the same images
-    logits = (features[held_out].double() @ weight.T + bias).float()
+    logits = logits_of(head.refit(make_folds(labels)[0], result.best.number), features[held_out])
     torch.testing.assert_close(logits.softmax(dim=1), result.logits[held_out].softmax(dim=1), rtol=0, atol=1e-4)
 
 
@@ -152,10 +159,7 @@ def test_a_common_offset_of_the_features_does_not_change_the_prototypes() -> Non
     solutions = [
         SolvedHead("prototype", features + offset, CLASSES, TrainingConfig()).refit(every, 1) for offset in (0, 3000)
     ]
-    logits = [
-        (features + offset) @ weight.float().T + bias.float()
-        for offset, (weight, bias) in zip((0, 3000), solutions, strict=True)
-    ]
+    logits = [logits_of(solution, features + offset) for offset, solution in zip((0, 3000), solutions, strict=True)]
     torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0.02)
 
 
@@ -179,7 +183,7 @@ def test_a_class_without_training_images_in_a_fold_is_named(kind: str) -> None:
         solve(kind, folds)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "ridge"])
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "knn"])
 def test_a_class_without_training_images_in_a_fold_is_never_predicted(kind: str) -> None:
     labels = digits()[1]
     _, result, _ = solve(kind, make_folds(torch.where(labels == 9, 0, labels)))

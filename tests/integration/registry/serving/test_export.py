@@ -31,6 +31,7 @@ from transfer_model.network import NetworkSpec, build_network
 from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.cli import main
+from transfer_platform.solvers.neighbors import neighbor_classifier
 
 with warnings.catch_warnings():
     # MLflow warns of one of its own type hints while it is imported.
@@ -109,15 +110,22 @@ def small(
     folder: Path,
     temperature: float = 0.7,
     intensity: Intensity | None = None,
+    neighbors: int = 0,
 ) -> Path:
-    """Copies the registered model and replaces the network by one with random weights, 64 x 64 pixels."""
-    spec = NetworkSpec(backbone, len(LABELS), 0.0, 64)
+    """Copies the registered model and replaces the network by one with random weights, 64 x 64 pixels.
+
+    The head is linear, or stores 100 images, of which the given number of neighbors votes.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_network(spec).eval()
+        network = build_network(NetworkSpec(backbone, len(LABELS), 0.0, 64)).eval()
         features: list[torch.Tensor] = []
         with torch.inference_mode(), network.register_feature_hook(features.append):
             network(torch.rand(4, 3, 64, 64))
+        if neighbors:
+            rows, labels = features[0].mean(dim=0) + torch.randn(100, network.features), torch.arange(100) % 2
+            network.set_classifier(neighbor_classifier(rows, labels, torch.rand(100) + 0.1, neighbors, len(LABELS)))
+    spec = network.spec
     prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), intensity=intensity)
     description = ModelConfig(spec, LABELS, prepare, "float32", temperature, OodThreshold(0.1, 0.05))
     shutil.copytree(registered.location, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
@@ -248,6 +256,27 @@ def test_other_families_predict_the_same_alone_and_in_a_batch(
     for outputs in (together, [np.concatenate(parts) for parts in zip(*alone, strict=True)]):
         np.testing.assert_allclose(outputs[0], own.probabilities, rtol=0, atol=1e-5)
         np.testing.assert_allclose(outputs[1], own.ood_scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_a_nearest_neighbor_head_predicts_the_same(backbone: str, registered: Registered, tmp_path: Path) -> None:
+    model = small(backbone, registered, tmp_path / "model", neighbors=5)
+    for name in ("onnx", "safetensors"):
+        export(str(model), name, tmp_path / name)
+    pixels = np.random.default_rng(1).integers(0, 256, (70, 64, 64, 3), dtype=np.uint8)  # more than one part
+    classifier = Classifier.load(model / "artifacts" / "model")
+    images = torch.stack([classifier.config.preprocessing.normalize(Image.fromarray(each)) for each in pixels])
+    with torch.inference_mode():
+        logits = classifier.network(images)
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    probabilities, _ = session.run(None, {"images": pixels})
+    np.testing.assert_allclose(probabilities, (logits / 0.7).softmax(dim=1), rtol=0, atol=1e-4)
+    assert len(np.unique(probabilities.round(4), axis=0)) > 10
+    program = tmp_path / "load.py"
+    program.write_text(snippet(tmp_path / "safetensors") + ASK)
+    save_file({"image": images}, tmp_path / "image.safetensors")
+    arguments = (tmp_path / "safetensors", program, tmp_path / "image.safetensors")
+    np.testing.assert_allclose(json.loads(run_isolated("runpy.run_path(sys.argv[0])", *arguments)), logits, atol=1e-4)
 
 
 def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(here: Registered, tmp_path: Path) -> None:
