@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from transfer_platform.commands.check import _study_table
+from transfer_platform.commands.check import describe_plan
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.resolve import resolve, study_identity, to_yaml
 from transfer_platform.recipe.schema import Recipe
@@ -81,9 +82,6 @@ def test_a_trial_depends_on_the_seed_if_its_network_has_random_weights_or_is_tra
 
 
 def test_the_plan_states_how_many_trainings_follow_the_search(recipe: Recipe) -> None:
-    from rich.console import Console
-
     console = Console(width=200, record=True)
-    console.print(_study_table(recipe))
-    text = console.export_text()
-    assert "the best 4 trials with 2 further seeds each: up to 8 further trainings" in text
+    console.print(describe_plan(Path("recipe.yaml")))
+    assert "the best 4 trials with 2 further seeds each: up to 8 further trainings" in console.export_text()
