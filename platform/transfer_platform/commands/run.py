@@ -17,6 +17,7 @@ from transfer_platform.plurals import counted
 from transfer_model.architecture import Architecture
 from transfer_model.classifier import FILES
 from transfer_platform import databases, paths
+from transfer_platform.commands._confirm import confirm_best
 from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer, network_variants
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.outcome import Outcome
@@ -95,6 +96,8 @@ def run(
             session = _Session(opened, splits, study, trainer, tracker, parent, home, progress, say)
             session.log_start(weights)
             session.search()
+            confirm_best(session.recipe, study, session.engine, parent, progress, say)
+            session.report()
             conclusion = session.conclude()
     promotion = conclusion.promotion
     champion = champion_version(promotion.model) if promotion else None
@@ -150,7 +153,7 @@ class _Session:
         self.study.set_user_attr("precision", trainer.precision)
 
     def search(self) -> None:
-        """Runs the remaining trials and logs the state of the study."""
+        """Runs the remaining trials."""
         study, trials = self.study, trial_count(self.recipe)
 
         def report(trial: FinishedTrial) -> None:
@@ -160,7 +163,14 @@ class _Session:
         if study.finished_count >= trials:
             self.say("all trials have finished")
         study.run(trials, self.engine.run_trial, report)
-        if study.user_attrs.get("reported") != (logged := {"trials": study.finished_count, "run": self.parent.run_id}):
+
+    def report(self) -> None:
+        """Logs the trials and the best one, unless an earlier process has done so."""
+        study, best = self.study, self.study.best
+        logged: dict[str, object] = {"trials": study.finished_count, "run": self.parent.run_id}
+        if best.seed_values:  # absent in studies without confirmation, as in those of earlier versions
+            logged |= {"best": best.number, "seeds": [*best.seed_values]}
+        if study.user_attrs.get("reported") != logged:
             log_study(self.parent, study)
             study.set_user_attr("reported", logged)
 

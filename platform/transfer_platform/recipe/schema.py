@@ -11,6 +11,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, mode
 
 from transfer_model.architecture import Architecture, Options
 from transfer_model.errors import ModelError
+from transfer_platform.recipe.confirm_schema import ConfirmConfig
 from transfer_platform.recipe.promotion_schema import Name, PromotionConfig
 from transfer_platform.recipe.search_space import Choice, Option, Searchable, Section
 
@@ -281,6 +282,9 @@ class SearchConfig(Section):
 
     pruning: bool = True
     """Stops a trial early if its metric is worse than the median of previous trials at the same epoch."""
+
+    confirm: ConfirmConfig | None = None
+    """Trains the best trials with further seeds; the best mean wins. If unset, the best single value wins."""
 
     @property
     def minimizes(self) -> bool:

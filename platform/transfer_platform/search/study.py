@@ -4,8 +4,9 @@ Optuna is imported only in `transfer_platform.search`.
 """
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
@@ -23,6 +24,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 MAX_GRID = 100
 """If there are at most this many combinations, each is proposed once, in random order."""
+WINNER = "winner"
+"""Study attribute with the number of the trial that was chosen by its mean over seeds, and its values."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -40,6 +43,7 @@ class FinishedTrial:
         value: Ranking metric at the best epoch; None unless the trial completed.
         params: Hyperparameter values, keyed by dotted recipe field.
         failure: Error message if the trial failed; otherwise empty.
+        seed_values: Ranking metric, keyed by seed, if the trial was confirmed (see `search.confirmation`).
     """
 
     number: int
@@ -47,6 +51,27 @@ class FinishedTrial:
     value: float | None
     params: dict[str, Any]
     failure: str = ""
+    seed_values: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the ranking metric over all seeds of a completed trial; without further seeds, its value."""
+        assert self.value is not None, "only a completed trial has a value"
+        return statistics.fmean(self.seed_values.values()) if self.seed_values else self.value
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the ranking metric between seeds (n - 1 in the denominator)."""
+        return statistics.stdev(self.seed_values.values()) if len(self.seed_values) > 1 else 0.0
+
+    @property
+    def score(self) -> str:
+        """The value of a completed trial as text, with mean and noise if the trial was confirmed."""
+        if not self.seed_values:
+            return f"{self.mean:.4f}"
+        count = len(self.seed_values)
+        note = f"{count} seeds; {self.value:.4f} in the search" if count > 1 else "does not depend on the seed"
+        return f"{self.mean:.4f} ± {self.noise:.4f} ({note})"
 
     def __str__(self) -> str:
         result = self.failure or ("" if self.value is None else f"{self.value:.4f}")
@@ -136,12 +161,27 @@ class Study:
     def best(self) -> FinishedTrial:
         """Completed trial with the best value; in case of a tie, the earliest one.
 
+        After a confirmation, the trial with the best mean over seeds (see `search.confirmation`).
+
+        Raises:
+            StudyError: No trial has completed.
+        """
+        completed = self.completed
+        if winner := self.user_attrs.get(WINNER):
+            (trial,) = (trial for trial in completed if trial.number == winner["trial"])
+            return replace(trial, seed_values=dict(winner["seed_values"]))
+        return _finished_trial(self.optuna_study.best_trial)
+
+    @property
+    def completed(self) -> list[FinishedTrial]:
+        """Completed trials, sorted by number.
+
         Raises:
             StudyError: No trial has completed.
         """
         trials = self.trials
-        if any(trial.state == TrialState.COMPLETE.name for trial in trials):
-            return _finished_trial(self.optuna_study.best_trial)
+        if completed := [trial for trial in trials if trial.state == TrialState.COMPLETE.name]:
+            return completed
         raise StudyError(
             "\n  ".join(["no trial in the study completed:", *map(str, trials)])
             + "\nchange the recipe as the messages above suggest, or start a new study with --fresh"

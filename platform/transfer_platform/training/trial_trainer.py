@@ -70,7 +70,7 @@ class TrialTrainer:
         self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
         self._weights = _image_weights(splits)
         self._say_once = once(say)
-        self._networks: OrderedDict[tuple[Architecture, str], CachedNetwork] = OrderedDict()
+        self._networks: OrderedDict[tuple[Architecture, str, int], CachedNetwork] = OrderedDict()
         self._cached_networks = cached_networks
 
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
@@ -261,8 +261,10 @@ class TrialTrainer:
 
     def _cached_network(self, recipe: Recipe) -> CachedNetwork:
         architecture, frozen_through = recipe.backbone.architecture, recipe.backbone.freeze_through
-        key = (architecture, frozen_through)
+        key = (architecture, frozen_through, recipe.seed)  # the seed determines the initial weights of the head
         if key not in self._networks:
+            for other in [other for other in self._networks if other[2] != recipe.seed]:
+                self._evict(other)  # a study uses one seed after the other
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
             rows = [row for rows in self._label_rows(recipe) for row in rows]
             with trial_failures(str(architecture), SMALLER_IMAGES):
@@ -271,8 +273,12 @@ class TrialTrainer:
                 self._say_once(f"{architecture}: {summary}")
         self._networks.move_to_end(key)
         while len(self._networks) > self._cached_networks:
-            self._data_module.evict(*self._networks.popitem(last=False)[0])
+            self._evict(next(iter(self._networks)))
         return self._networks[key]
+
+    def _evict(self, key: tuple[Architecture, str, int]) -> None:
+        del self._networks[key]
+        self._data_module.evict(*key)
 
     def _inputs(self, recipe: Recipe, cached: CachedNetwork) -> InputSource:
         return self._data_module.inputs(recipe, cached, self.preprocessing(recipe), self.precision)
