@@ -34,6 +34,10 @@ MAX_DIGEST_LENGTH = 36
 """Maximum length of a dataset digest, in characters; MLflow rejects longer digests."""
 MAX_BATCH_METRICS = 1000
 """Maximum number of metrics per batch; MLflow rejects larger batches."""
+CONFIRMED_TAG = "platform.confirmed_trial"
+"""Tag of a run that trained a trial with a further seed: the number of the trial. The run has no `TRIAL_TAG`."""
+SEED_TAG = "platform.seed"
+"""Tag of a run that trained a trial with a further seed: the seed."""
 GROUP_TAG = "platform.group"
 """Tag of a run that is the parent of several studies; its value is the name of the group."""
 FLUSH_SECONDS = 2.0
@@ -82,6 +86,12 @@ class Tracker:
         name, identity = f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
         run = self._resume_or_create_run(name, identity, {}) if resumed else self._create_run(name, identity)
         return TrialRun(self._client, run.run_id, values, resumed=resumed)
+
+    def start_confirming_run(self, parent: Run, number: int, values: Mapping[str, object], seed: int) -> TrialRun:
+        """Resumes or creates the child run in which a trial is trained with a further seed, and logs its parameters."""
+        identity = {MLFLOW_PARENT_RUN_ID: parent.run_id, CONFIRMED_TAG: str(number), SEED_TAG: str(seed)}
+        run = self._resume_or_create_run(f"trial {number}, seed {seed}", identity, {})
+        return TrialRun(self._client, run.run_id, {**values, "seed": seed}, resumed=True)
 
     def find_trial_run(self, parent: Run, number: int) -> Run | None:
         """Returns the child run of a trial without resuming it, or None if there is no such run."""
@@ -145,6 +155,10 @@ class Run:
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs the metrics of one step in a single request."""
         self._client.log_batch(self.run_id, metrics=_metrics(values, step))
+
+    def log_latest(self, values: Mapping[str, float], step: int) -> None:
+        """Logs metrics at a step, or at a later one if needed, so that MLflow shows them instead of earlier values."""
+        self.log_metrics(values, max(step, *map(self.last_step, values)))
 
     def set_tags(self, values: Mapping[str, object]) -> None:
         """Sets tags, replacing existing values."""

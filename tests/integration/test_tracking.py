@@ -50,3 +50,23 @@ def test_a_trial_is_logged_in_one_call_and_resumed(tracker: Tracker, monkeypatch
     assert run.data.params == {"lr": "0.1"}
     assert run.data.tags["platform.state"] == "COMPLETE"
     assert run.data.metrics["validation/loss"] == pytest.approx(1 / 15)
+
+
+def test_a_run_with_a_further_seed_is_resumed_and_is_not_the_run_of_a_trial(tracker: Tracker) -> None:
+    with tracker.start_study_run("study", {}) as parent:
+        first = tracker.start_confirming_run(parent, 0, {"lr": 0.1}, 3)
+        first.log_metrics({"validation/loss": 1.0}, 1)
+        first.end("KILLED")
+        again = tracker.start_confirming_run(parent, 0, {"lr": 0.1}, 3)
+        assert (again.run_id, again.last_step("validation/loss")) == (first.run_id, 1)
+        assert tracker.start_confirming_run(parent, 0, {"lr": 0.1}, 4).run_id != first.run_id
+        assert tracker.find_trial_run(parent, 0) is None
+    run = MlflowClient().get_run(first.run_id)
+    assert (run.info.run_name, run.data.params) == ("trial 0, seed 3", {"lr": "0.1", "seed": "3"})
+
+
+def test_the_latest_metric_replaces_that_of_a_later_step(tracker: Tracker) -> None:
+    with tracker.start_study_run("study", {}) as run:
+        run.log_latest({"test/loss": 1.0}, 7)
+        run.log_latest({"test/loss": 2.0}, 3)
+    assert MlflowClient().get_run(run.run_id).data.metrics == {"test/loss": 2.0}

@@ -12,6 +12,7 @@ from transfer_platform.progress import Progress, Say
 from transfer_platform.recipe.resolve import resolve, search_ranges, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
+from transfer_platform.recipe.seeds import max_confirming_trainings
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.device import choose_device
@@ -35,7 +36,7 @@ def make_trainer(
         splits,
         {backbone: found.path for backbone, found in weights.items()},
         choose_device(device),
-        trials=trial_count(recipe),
+        trials=trial_count(recipe) + max_confirming_trainings(recipe),
         epochs=largest(recipe.training.epochs),
         store=store,
         progress=progress,

@@ -26,10 +26,12 @@ from transfer_platform.commands._open import backbones, load, open_recipe
 from transfer_platform.data.splits import Splits
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.report import text_report
+from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.resolve import search_ranges, to_yaml, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
+from transfer_platform.recipe.seeds import confirming_seeds, max_confirmed, max_confirming_trainings
 from transfer_platform.training.cost_model import CostKey, load_cost, study_costs
 from transfer_platform.training.neighbor_size import MAX_BYTES, neighbor_bytes
 
@@ -195,7 +197,7 @@ def _cost_cells(
         cost, missing = load_cost(key), "not yet measured on this machine: run `platform check --time`"
     if cost is None:
         return ("", "", "", missing)
-    trials = trial_count(recipe)
+    trials = trial_count(recipe) + max_confirming_trainings(recipe)
     costs = study_costs(splits, views, largest(recipe.training.epochs), trials, cost)
     fits = costs.bytes <= paths.cache_limit()
     choice = "stored" if costs.worth_storing and fits else "in every epoch"
@@ -215,6 +217,10 @@ def _study_table(recipe: Recipe, splits: Splits) -> Table:
         table.add_row("knn head", _neighbor_text(info, len(splits.train)))
     for field, space in search_ranges(recipe).items():
         table.add_row(f"searched: {field}", _as_text(space))
+    if further := max_confirming_trainings(recipe):
+        seeds = len(confirming_seeds(recipe)) - 1
+        best = f"the best {max_confirmed(recipe)} trials with {counted(seeds, 'further seed')} each"
+        table.add_row("trained again", f"{best}: up to {counted(further, 'further training')}")
     if recipe.promotion is None:
         table.add_row("promotion", "none: no model is registered")
     else:

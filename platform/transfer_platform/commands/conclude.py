@@ -25,6 +25,7 @@ from transfer_platform.recipe.resolve import resolve, study_identity
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import Study
 from transfer_platform.tracking import Run
+from transfer_platform.training.loop import objective
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.mlflow_registry import ARTIFACT_TAG, TRIAL_TAG, is_registered
 from transfer_registry.packaging import artifact_digest, find_logged_model, log_model
@@ -92,14 +93,14 @@ def conclude(
     classifier = Classifier.load(model)
     output = classifier.predict([image.path for image in splits.test])
     predictions = _predictions(classifier, output, splits)
-    metrics = log_evaluation(parent, best, predictions, study.best.number)
+    metrics = log_evaluation(parent, best, predictions, study.best, objective(recipe).metric)
     validation = validation_predictions(splits, logits, classifier.config.temperature)
     log_thresholds(parent, validation, predictions)
     more = _calibration_metrics(classifier, predictions, output) | _serving_cost(classifier, model, splits)
     if recipe.evaluation.crops == CROPS:
         say(f"Evaluating the best trial on {CROPS} crops of each test image")
         more |= _ten_crop_metrics(classifier, predictions)
-    parent.log_metrics(more, study.best.number)
+    parent.log_latest(more, study.best.number)
     metrics |= more
     _write_model_card(model, recipe, splits, study, classifier, predictions, metrics)
     promotion = None
@@ -115,9 +116,11 @@ def conclude(
 
 def _inputs(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
     """Returns the values that a stored conclusion depends on: the best trial, `promotion:` and the MLflow run."""
+    best = study.best
     promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
     crops = {"crops": recipe.evaluation.crops} if recipe.evaluation.crops > 1 else {}
-    return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id, **crops}
+    seeds = {"seeds": [*best.seed_values]} if best.seed_values else {}
+    return {"trial": best.number, "promotion": promotion, "run": parent.run_id, **crops, **seeds}
 
 
 def _as_json(conclusion: Conclusion, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -176,8 +179,10 @@ def _write_model_card(
     metrics: dict[str, float],
 ) -> None:
     images = {split: (len(held), splits.fingerprints[split]) for split, held in splits.by_name.items()}
-    best_recipe = resolve(recipe, study.best.params)
-    card = model_card(best_recipe, classifier.config, images, predictions, metrics)
+    best, metric = study.best, objective(recipe).metric
+    card = model_card(
+        resolve(recipe, best.params), classifier.config, images, predictions, metrics, f"{metric} {best.score}"
+    )
     (model / CARD_FILE).write_text(card, encoding="utf-8")
 
 

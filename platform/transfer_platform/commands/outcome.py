@@ -56,7 +56,7 @@ class Outcome:
         test = {name: value for name, value in self.metrics.items() if name.startswith("test/")}
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
         return "\n".join(
-            [f"best: trial {best.number}, {self.metric} {best.value:.4f}", *values, metrics, *self._promotion_lines()]
+            [f"best: trial {best.number}, {self.metric} {best.score}", *values, metrics, *self._promotion_lines()]
         )
 
     def _promotion_lines(self) -> list[str]:

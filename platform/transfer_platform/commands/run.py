@@ -17,6 +17,7 @@ from transfer_platform.plurals import counted
 from transfer_model.architecture import Architecture
 from transfer_model.classifier import FILES
 from transfer_platform import databases, paths
+from transfer_platform.commands._confirm import confirm_best
 from transfer_platform.commands._ladder import Ladder, rung_table
 from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer, network_variants
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
@@ -47,8 +48,8 @@ from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.dry_run import dry_run_serving, dry_run_training
-from transfer_platform.training.loop import FitResult
-from transfer_platform.training.trial_trainer import TrialTrainer, objective
+from transfer_platform.training.loop import FitResult, objective
+from transfer_platform.training.trial_trainer import TrialTrainer
 from transfer_registry import mlflow_server
 from transfer_registry.files import atomic_database
 from transfer_registry.locks import study_lock
@@ -96,6 +97,9 @@ def run(
             session = _Session(opened, splits, study, trainer, tracker, parent, home, progress, say)
             session.log_start(weights)
             session.search()
+            confirm_best(session.recipe, study, session.engine, parent, progress, say)
+            session.climb_ladder()
+            session.report()
             conclusion = session.conclude()
     promotion = conclusion.promotion
     champion = champion_version(promotion.model) if promotion else None
@@ -155,7 +159,7 @@ class _Session:
         self.study.set_user_attr("precision", trainer.precision)
 
     def search(self) -> None:
-        """Runs the remaining trials and logs the state of the study."""
+        """Runs the remaining trials."""
         study, trials = self.study, trial_count(self.recipe)
 
         def report(trial: FinishedTrial) -> None:
@@ -165,16 +169,22 @@ class _Session:
         if study.finished_count >= trials:
             self.say("all trials have finished")
         study.run(trials, self.engine.run_trial, report)
-        if self.recipe.search and self.recipe.search.ladder:
-            self.climb_ladder()
-        else:
-            study.clear_ladder()
-        if study.user_attrs.get("reported") != (logged := {"trials": study.finished_count, "run": self.parent.run_id}):
+
+    def report(self) -> None:
+        """Logs the trials and the best one, unless an earlier process has done so."""
+        study, best = self.study, self.study.best
+        logged: dict[str, object] = {"trials": len(study.trials), "run": self.parent.run_id}
+        if best.seed_values or best.is_rung:  # absent in other studies, as in those of earlier versions
+            logged |= {"best": best.number, "seeds": [*best.seed_values]}
+        if study.user_attrs.get("reported") != logged:
             log_study(self.parent, study)
             study.set_user_attr("reported", logged)
 
     def climb_ladder(self) -> None:
-        """Tries deeper unfreezing of the best network; see `_ladder`."""
+        """Tries deeper unfreezing of the best network (see `_ladder`) if the recipe has a ladder."""
+        if not (self.recipe.search and self.recipe.search.ladder):
+            self.study.clear_ladder()
+            return
         rungs = Ladder(self.recipe, self.splits, self.study, self.engine_for, self.say).climb()
         self.parent.log_table(rung_table(rungs), "study/ladder.json")
 

@@ -25,7 +25,7 @@ from transfer_platform.inspection.label_errors import misclassified_images
 from transfer_platform.recipe.resolve import to_yaml
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.figures import study_figures
-from transfer_platform.search.study import Study
+from transfer_platform.search.study import FinishedTrial, Study
 from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run
 from transfer_platform.training.hardware import describe_hardware
@@ -92,7 +92,7 @@ def log_study(run: Run, study: Study) -> None:
     best = study.best
     run.log_params({f"best.{name}": value for name, value in best.params.items()})
     run.set_tags({"platform.best_trial": best.number})
-    run.log_metrics({"best/value": best.value or 0.0}, step=best.number)
+    run.log_latest({"best/value": best.value or 0.0}, step=best.number)
     run.log_figures(study_figures(study), "study")
     run.log_table(study.table(), "study/trials.json")
 
@@ -147,20 +147,23 @@ def log_thresholds(run: Run, validation: Predictions, test: Predictions) -> None
     run.log_text(text, f"{FOLDER}/thresholds.md")
 
 
-def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:
+def log_evaluation(
+    run: Run, best: Run | None, predictions: Predictions, trial: FinishedTrial, metric: str
+) -> dict[str, float]:
     """Logs the served model's metrics, figures, tables and report for the test images.
 
     Args:
         run: MLflow run of the study.
         best: MLflow run of the best trial, used for learning curves; if None, no curves are logged.
         predictions: Predictions for the test images.
-        trial: Number of the best trial, used as the step of the logged metrics.
+        trial: The best trial; its number is the step of the logged metrics.
+        metric: Name of the metric that ranks the trials.
 
     Returns:
         The test metrics, keyed by name.
     """
     metrics = predictions.scores("test")
-    run.log_metrics(metrics, step=trial)
+    run.log_latest(metrics, step=trial.number)
     images = {
         "confusion_matrix": figures.confusion_matrix(predictions),
         "calibration": figures.calibration(predictions),
@@ -173,7 +176,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
     run.log_figures(images, FOLDER)
     run.log_table(report.class_table(predictions), f"{FOLDER}/classes.json")
     run.log_table(predictions.table(), f"{FOLDER}/predictions.json")
-    facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}
+    facts = {"best trial": str(trial.number), metric: trial.score, "test images": str(len(predictions.labels))}
     run.log_text(
         report.evaluation_report("Evaluation on the test images", facts, predictions, metrics), f"{FOLDER}/report.md"
     )

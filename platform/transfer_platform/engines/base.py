@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from transfer_platform.search.study import Trial
+from transfer_platform.search.study import FinishedTrial, Trial
 
 
 class Engine(Protocol):
@@ -30,4 +30,13 @@ class Engine(Protocol):
             TrainingError: The trial failed, for example because the loss is not finite, memory ran out, or the network
                 cannot be trained with the trial's values. The study marks the trial as failed and continues. Any other
                 exception ends the process; the next process resumes the trial.
+        """
+
+    def train_again(self, trial: FinishedTrial, seed: int) -> float:
+        """Trains a finished trial with another seed, without pruning, and returns its value at the best epoch.
+
+        The training has its own MLflow run (`Tracker.start_confirming_run`), in which no step is logged twice.
+
+        Raises:
+            TrainingError: As in `run_trial`.
         """

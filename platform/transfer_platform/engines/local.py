@@ -11,13 +11,13 @@ from transfer_platform.errors import TrainingError
 from transfer_platform.progress import Progress, Step
 from transfer_platform.recipe.resolve import resolve
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.search.study import Pruned, Trial
+from transfer_platform.search.study import FinishedTrial, Pruned, Trial
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training import checkpoint
 from transfer_platform.training.failures import trial_failures
-from transfer_platform.training.loop import EpochResult, FitResult
+from transfer_platform.training.loop import EpochResult, FitResult, objective
 from transfer_platform.training.phases import phase_recipes, step_count
-from transfer_platform.training.trial_trainer import TrialTrainer, objective
+from transfer_platform.training.trial_trainer import TrialTrainer
 
 LOGITS = "validation.logits"
 """Key of the validation logits, which a checkpoint stores alongside the weights."""
@@ -76,6 +76,28 @@ class LocalEngine(Engine):
             if saved_value is None or self._objective.is_better(value, float(saved_value)):
                 self._save(trial.number, value, result)
         return value
+
+    def train_again(self, trial: FinishedTrial, seed: int) -> float:
+        """Trains a finished trial with another seed, without pruning, and returns its value at the best epoch.
+
+        An interrupted training restarts from scratch, in the same MLflow run. No checkpoint is saved.
+
+        Raises:
+            TrainingError: The loss is not finite, or memory ran out.
+        """
+        run = self._tracker.start_confirming_run(self._parent, trial.number, trial.params, seed)
+        recipe = resolve(self._recipe, trial.params).model_copy(update={"seed": seed})
+        last_logged = run.last_step(self._objective.metric)
+
+        def after_epoch(epoch: EpochResult) -> None:
+            if epoch.number > last_logged:
+                run.log_metrics(epoch.metrics, epoch.number)
+            self._report_progress(trial.number, recipe, epoch)
+
+        with _ending(run), trial_failures("training"):
+            result = self._trainer.train(recipe, after_epoch)
+            run.set_tags({"platform.best_epoch": result.best.number})
+        return result.best.metrics[self._objective.metric]
 
     def restore(self, number: int, recipe: Recipe) -> FitResult:
         """Returns the training result of the best trial.

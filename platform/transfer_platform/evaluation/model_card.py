@@ -17,6 +17,7 @@ def model_card(
     images: Mapping[str, tuple[int, str]],
     predictions: Predictions,
     metrics: Mapping[str, float],
+    score: str,
 ) -> str:
     """Returns the model card of a registered model version as Markdown.
 
@@ -26,12 +27,13 @@ def model_card(
         images: Image count and fingerprint, keyed by split (train, validation, test).
         predictions: Predictions of the served model on the test images.
         metrics: Metrics of these predictions, keyed by name.
+        score: The metric that ranks the trials, and its value for the best trial.
     """
     title = recipe.promotion.model if recipe.promotion else recipe.name
     sections = {
         f"# {title}": _intended_use(config),
         "## Evaluation": _evaluation(predictions, metrics),
-        "## Training": _training(recipe, images),
+        "## Training": _training(recipe, images, score),
         "## Preprocessing": _preprocessing(config),
         "## Limitations": _limitations(config),
     }
@@ -50,14 +52,14 @@ def _evaluation(predictions: Predictions, metrics: Mapping[str, float]) -> str:
     return "\n".join(["On the test images:", "", *metric_table, "", *class_lines(predictions)])
 
 
-def _training(recipe: Recipe, images: Mapping[str, tuple[int, str]]) -> str:
+def _training(recipe: Recipe, images: Mapping[str, tuple[int, str]], score: str) -> str:
     backbone = recipe.backbone
     counts = [f"- {count} {split} images, fingerprint `{digest}`" for split, (count, digest) in images.items()]
     network = (
         f"- `{backbone.architecture}` with weights `{backbone.weights}`, frozen through `{backbone.freeze_through}`, "
         f"and a new head; recipe `{recipe.name}`, seed {recipe.seed}"
     )
-    return "\n".join([f"- data: {recipe.dataset.source}", *counts, network])
+    return "\n".join([f"- data: {recipe.dataset.source}", *counts, network, f"- best trial: {score}"])
 
 
 def _preprocessing(config: ModelConfig) -> str:

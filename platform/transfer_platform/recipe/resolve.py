@@ -58,7 +58,7 @@ def trial_count(recipe: Recipe) -> int:
 
 
 def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Returns the recipe for a single trial, with ranges replaced by `values` and `search.trials` set to 1.
+    """Returns the recipe for a single trial, with ranges replaced by `values` and without other trials or seeds.
 
     Args:
         recipe: The recipe of the study.
@@ -77,7 +77,7 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         *sections, name = field.split(".")
         reduce(lambda parent, section: parent[section], sections, content)[name] = value
     if recipe.search:
-        content["search"]["trials"] = 1
+        content["search"] |= {"trials": 1, "confirm": None}
     trial = validated(content, "trial")
     return rung_recipe(trial, rung) if rung else trial
 
@@ -98,14 +98,14 @@ def validated(content: Mapping[str, Any], source: str) -> Recipe:
 def study_identity(recipe: Recipe) -> str:
     """Returns the SHA-256 hash (64 hexadecimal digits) of the recipe settings that affect trials.
 
-    The hash excludes the number of trials, `evaluation`, `promotion`, `variants`, the file validation options and
-    `group_near_duplicates`. Comments, field order and explicitly written defaults do not change it. The caller must
-    resolve the splits and `dataset.intensity` first. Otherwise, a detected value and the same value written in the
-    recipe yield different hashes.
+    The hash excludes the number of trials, `search.confirm`, `evaluation`, `promotion`, `variants`, the file validation
+    options and `group_near_duplicates`. Comments, field order and explicitly written defaults do not change it. The
+    caller must resolve the splits and `dataset.intensity` first. Otherwise, a detected value and the same value written
+    in the recipe yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images", "group_near_duplicates"}
     excluded: dict[str, Any] = {
-        "search": {"trials", "ladder"},
+        "search": {"trials", "confirm", "ladder"},
         "evaluation": True,
         "promotion": True,
         "variants": True,

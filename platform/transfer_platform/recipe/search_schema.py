@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from transfer_platform.recipe.confirm_schema import ConfirmConfig
 from transfer_platform.recipe.search_space import Count, Positive, Section
 
 SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"]
@@ -35,6 +36,9 @@ class SearchConfig(Section):
 
     pruning: bool = True
     """Stops a trial early if its metric is worse than the median of previous trials at the same epoch."""
+
+    confirm: ConfirmConfig | None = None
+    """Trains the best trials with further seeds; the best mean wins. If unset, the best single value wins."""
 
     ladder: LadderConfig | None = None
     """Unfreezes further stages after the search for as long as this improves the loss; requires `validation/loss`."""

@@ -33,6 +33,7 @@ _SHA256 = ("dataset", "sha256")
 _WEIGHTS = ("backbone", "weights")
 _LABEL_MAP = ("head", "label_map")
 _GATE = ("promotion", "gate")
+_CONFIRM = ("search", "confirm")
 _UNBOUNDED_METRICS = ("test/loss", "served/latency_ms", "served/size_mb")
 _GRADIENT_DESCENT = {
     ("head", "dropout"),
@@ -45,6 +46,7 @@ _EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
 def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
     """Yields an error for each contradiction between valid fields."""
     yield from _search_errors(fields)
+    yield from _confirm_errors(fields)
     yield from _overlapping_folders(fields)
     yield from _oversized_fractions(fields)
     yield from _long_warmups(fields)
@@ -77,6 +79,31 @@ def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
     elif trials and trials > 1 and not ranges:
         message = f"all {trials} trials would be identical because no field has a range"
         yield FieldError(("search", "trials"), f"{message}; add a range, such as {_EXAMPLE_RANGE}, or set trials: 1")
+
+
+def _confirm_errors(fields: ValidFields) -> Iterator[FieldError]:
+    if not fields.is_set(_CONFIRM):
+        return
+    # without ranges, more than one trial is an error of its own
+    spaces = [set(fields.possible_values(format_path(path)).values()) for path in fields.ranges()]
+    if fields.get("search.trials") == 1 or (spaces and all(len(values) == 1 for values in spaces)):
+        fix = f"remove it, or search over at least two trials, for example with {_EXAMPLE_RANGE}"
+        yield FieldError(_CONFIRM, f"has no effect, because the search has only one trial; {fix}")
+    elif reason := _seed_independence(fields):
+        yield FieldError(_CONFIRM, f"has no effect, because no trial depends on the seed: {reason}")
+
+
+def _seed_independence(fields: ValidFields) -> str:
+    """Returns why all trials have the same result for every seed, with a remedy; empty if one depends on the seed."""
+    kinds = [*fields.possible_values("head.kind").values()]
+    epochs = [*fields.possible_values("training.epochs").values()]
+    if not kinds or not epochs or fields.get("backbone.weights") in (None, "none"):
+        return ""
+    if "linear" not in kinds:
+        return f"head.kind: {kinds[0]} is solved, not trained; remove confirm, or use head.kind: linear"
+    if max(epochs) == 0 and fields.get("head.label_map"):
+        return "training.epochs is 0; remove confirm, or set training.epochs to at least 1"
+    return ""
 
 
 def _overlapping_folders(fields: ValidFields) -> Iterator[FieldError]:

@@ -4,8 +4,9 @@ Optuna is imported only in `transfer_platform.search`.
 """
 
 import itertools
+import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
@@ -23,6 +24,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 MAX_GRID = 100
 """If there are at most this many combinations, each is proposed once, in random order."""
+WINNER = "winner"
+"""Study attribute with the number of the trial that was chosen by its mean over seeds, and its values."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _RUNG = "rung"
 """User attribute of a trial that is a rung: its further values."""
@@ -45,6 +48,7 @@ class FinishedTrial:
         params: Hyperparameter values, keyed by dotted recipe field.
         failure: Error message if the trial failed; otherwise empty.
         is_rung: Whether the trial was added to the search by `Study.run_rung`.
+        seed_values: Ranking metric, keyed by seed, if the trial was confirmed (see `search.confirmation`).
     """
 
     number: int
@@ -53,6 +57,27 @@ class FinishedTrial:
     params: dict[str, Any]
     failure: str = ""
     is_rung: bool = False
+    seed_values: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the ranking metric over all seeds of a completed trial; without further seeds, its value."""
+        assert self.value is not None, "only a completed trial has a value"
+        return statistics.fmean(self.seed_values.values()) if self.seed_values else self.value
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the ranking metric between seeds (n - 1 in the denominator)."""
+        return statistics.stdev(self.seed_values.values()) if len(self.seed_values) > 1 else 0.0
+
+    @property
+    def score(self) -> str:
+        """The value of a completed trial as text, with mean and noise if the trial was confirmed."""
+        if not self.seed_values:
+            return f"{self.mean:.4f}"
+        count = len(self.seed_values)
+        note = f"{count} seeds; {self.value:.4f} in the search" if count > 1 else "does not depend on the seed"
+        return f"{self.mean:.4f} ± {self.noise:.4f} ({note})"
 
     def __str__(self) -> str:
         result = self.failure or ("" if self.value is None else f"{self.value:.4f}")
@@ -154,14 +179,28 @@ class Study:
     def best_of_search(self) -> FinishedTrial:
         """Completed trial with the best value that is not a rung; in case of a tie, the earliest one.
 
+        After a confirmation, the trial with the best mean over seeds (see `search.confirmation`).
+
+        Raises:
+            StudyError: No trial has completed.
+        """
+        completed = self.completed
+        if winner := self.user_attrs.get(WINNER):
+            (trial,) = (trial for trial in completed if trial.number == winner["trial"])
+            return replace(trial, seed_values=dict(winner["seed_values"]))
+        sign = 1 if self._minimizes else -1
+        return min(completed, key=lambda trial: sign * (trial.value or 0.0))
+
+    @property
+    def completed(self) -> list[FinishedTrial]:
+        """Completed trials of the search, sorted by number; rungs are not included.
+
         Raises:
             StudyError: No trial has completed.
         """
         trials = self.trials
-        completed = [trial for trial in trials if trial.value is not None and not trial.is_rung]
-        if completed:
-            sign = 1 if self._minimizes else -1
-            return min(completed, key=lambda trial: sign * (trial.value or 0.0))
+        if completed := [trial for trial in trials if trial.state == TrialState.COMPLETE.name and not trial.is_rung]:
+            return completed
         raise StudyError(
             "\n  ".join(["no trial in the study completed:", *map(str, trials)])
             + "\nchange the recipe as the messages above suggest, or start a new study with --fresh"

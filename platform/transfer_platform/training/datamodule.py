@@ -66,9 +66,10 @@ class DataModule:
         images = ImageLoader(self._splits.development, preprocessing, views.policy, self._device)
         return ImageInputs(cached.network, images, views, recipe.training.batch_size)
 
-    def evict(self, backbone: Architecture, frozen_through: str) -> None:
+    def evict(self, backbone: Architecture, frozen_through: str, seed: int) -> None:
         """Releases the features of a network that is no longer cached."""
-        self._features = {key: rows for key, rows in self._features.items() if key[:2] != (backbone, frozen_through)}
+        evicted = (backbone, frozen_through, seed)
+        self._features = {key: rows for key, rows in self._features.items() if (*key[:2], key[2].seed) != evicted}
 
     def _report_limits(self, recipe: Recipe, cached: CachedNetwork, views: ViewSchedule) -> None:
         if views.policy != "none" and not views.varies:
@@ -121,13 +122,13 @@ class DataModule:
         epochs = max(self._epochs, recipe.training.epochs)
         costs = study_costs(self._splits, views.stored_count, epochs, self._trials, cost)
         if not costs.worth_storing:
-            self._say(
+            self._say_once(
                 f"features are recomputed in every epoch, which takes about {costs.recomputed_seconds:.0f} s in total; "
                 f"storing and reading them ({decimal(costs.bytes)}) would take about {costs.stored_seconds:.0f} s"
             )
             return False
         if not store.fits(prefix.spec, costs.rows):
-            self._say(
+            self._say_once(
                 f"features are recomputed in every epoch: the cache has no room for {decimal(costs.bytes)}; "
                 "raise PLATFORM_CACHE_LIMIT or run `platform cache clear`"
             )

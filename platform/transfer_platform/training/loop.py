@@ -11,7 +11,7 @@ from torch.nn import functional
 from transfer_model.network import Network
 from transfer_platform.evaluation.calibration import fit_temperature
 from transfer_platform.evaluation.metrics import scores
-from transfer_platform.recipe.schema import TrainingConfig
+from transfer_platform.recipe.schema import Recipe, TrainingConfig
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.trainable_state import TrainableState
 from transfer_platform.training.trainer import Trainer
@@ -38,6 +38,13 @@ class Objective:
     def is_better(self, value: float, other: float) -> bool:
         """Returns True if `value` is strictly better than `other`."""
         return value < other if self.minimizes else value > other
+
+
+def objective(recipe: Recipe) -> Objective:
+    """Returns the metric used to rank epochs and trials; defaults to validation loss if the recipe has no search."""
+    if recipe.search is None:
+        return Objective("validation/loss", True)
+    return Objective(recipe.search.metric, recipe.search.minimizes)
 
 
 @dataclass(frozen=True)

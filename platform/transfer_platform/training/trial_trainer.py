@@ -29,7 +29,7 @@ from transfer_platform.training.class_weights import image_weights, resolve_clas
 from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
 from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
-from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
+from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, cross_validate, fit, objective, refit
 from transfer_platform.training.neighbor_size import require_storable
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.phases import Weights, numbers_within_phases, phase_recipes, run_phases
@@ -73,7 +73,7 @@ class TrialTrainer:
         self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
         self._weights = image_weights(splits)
         self._say_once = once(say)
-        self._networks: OrderedDict[tuple[Architecture, str], CachedNetwork] = OrderedDict()
+        self._networks: OrderedDict[tuple[Architecture, str, int], CachedNetwork] = OrderedDict()
         self._cached_networks = cached_networks
 
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
@@ -311,8 +311,10 @@ class TrialTrainer:
 
     def _cached_network(self, recipe: Recipe) -> CachedNetwork:
         architecture, frozen_through = recipe.backbone.architecture, recipe.backbone.freeze_through
-        key = (architecture, frozen_through)
+        key = (architecture, frozen_through, recipe.seed)  # the seed determines the initial weights of the head
         if key not in self._networks:
+            for other in [other for other in self._networks if other[2] != recipe.seed]:
+                self._evict(other)  # a study uses one seed after the other
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
             rows = [row for rows in head_rows(recipe, self.splits.classes) for row in rows]
             with trial_failures(str(architecture), SMALLER_IMAGES):
@@ -321,8 +323,12 @@ class TrialTrainer:
                 self._say_once(f"{architecture}: {summary}")
         self._networks.move_to_end(key)
         while len(self._networks) > self._cached_networks:
-            self._data_module.evict(*self._networks.popitem(last=False)[0])
+            self._evict(next(iter(self._networks)))
         return self._networks[key]
+
+    def _evict(self, key: tuple[Architecture, str, int]) -> None:
+        del self._networks[key]
+        self._data_module.evict(*key)
 
     def _inputs(self, recipe: Recipe, cached: CachedNetwork) -> InputSource:
         return self._data_module.inputs(recipe, cached, self.preprocessing(recipe), self.precision)
@@ -340,10 +346,3 @@ class TrialTrainer:
             balanced=recipe.training.sampling == "balanced",
             weights=self._weights,
         )
-
-
-def objective(recipe: Recipe) -> Objective:
-    """Returns the metric used to rank epochs and trials; defaults to validation loss if the recipe has no search."""
-    if recipe.search is None:
-        return Objective("validation/loss", True)
-    return Objective(recipe.search.metric, recipe.search.minimizes)

@@ -211,6 +211,18 @@ def test_a_trial_does_not_depend_on_earlier_trials(few, splits, store) -> None:
     assert torch.equal(first.logits, repeated.logits)
 
 
+@pytest.mark.parametrize("through", ["none", "blocks.5", "all"])
+@pytest.mark.parametrize("weights", ["default", "none"])
+def test_a_trainer_with_another_seed_gives_the_results_of_a_new_one(few, splits, store, through, weights) -> None:
+    path = fetch_weights(BACKBONE, "default", Path()).path if weights == "default" else None
+    new = [TrialTrainer(splits, {Architecture(BACKBONE): path}, torch.device("cpu"), store=store) for _ in range(3)]
+    first, second = (recipe(few, through).model_copy(update={"seed": seed}) for seed in (0, 1))
+    results = [new[0].train(each, lambda _: None) for each in (first, second, first)]
+    assert_equal(results[1], new[1].train(second, lambda _: None))
+    assert_equal(results[2], new[2].train(first, lambda _: None))
+    assert not torch.equal(results[0].logits, results[1].logits)
+
+
 def test_the_first_batch_shows_the_images_without_normalization(few, splits) -> None:
     settings = recipe(few, "all")
     trainer = TrialTrainer(splits, {Architecture(BACKBONE): None}, torch.device("cpu"))

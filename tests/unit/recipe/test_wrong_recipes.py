@@ -389,6 +389,39 @@ CASES = {
         12,
         "use class_weights: balanced",
     ),
+    "confirmation of one trial": (
+        changed("1e-4", "{low: 1e-4, high: 1e-2}") + "search:\n  trials: 1\n  confirm: {top: 3}\n",
+        14,
+        "search.confirm: has no effect, because the search has only one trial; remove it, or search over at least two",
+    ),
+    "confirmation of one combination": (
+        changed("1e-4", "{choices: [0.1]}") + "search:\n  confirm: {top: 3}\n",
+        13,
+        "search.confirm: has no effect, because the search has only one trial",
+    ),
+    "confirmation of solved heads": (
+        continued("head: {kind: {choices: [ridge, lda]}}\nsearch:\n  confirm: {seeds: 3}\n"),
+        14,
+        "depends on the seed: head.kind: ridge is solved, not trained; remove confirm, or use head.kind: linear",
+    ),
+    "confirmation of untrained networks": (
+        PLAIN.replace("resnet18", "{choices: [efficientnet_lite0, efficientnet_lite1]}").replace(
+            "epochs: 3", "epochs: 0"
+        )
+        + "head: {label_map: {'0': [ant]}}\nsearch:\n  confirm: {seeds: 3}\n",
+        14,
+        "no trial depends on the seed: training.epochs is 0; remove confirm, or set training.epochs to at least 1",
+    ),
+    "confirmation with one seed": (
+        changed("1e-4", "{low: 1e-4, high: 1e-2}") + "search:\n  confirm: {seeds: 1}\n",
+        13,
+        "search.confirm.seeds: must be at least 2, but got 1",
+    ),
+    "true for a confirmation": (
+        changed("1e-4", "{low: 1e-4, high: 1e-2}") + "search:\n  confirm: true\n",
+        13,
+        "search.confirm: must be a section (allowed fields: top, seeds), but got true",
+    ),
     "accuracy in per cent": (
         continued("promotion: {model: m, gate: {test/accuracy: {at_least: 90}}}\n"),
         12,
