@@ -11,7 +11,7 @@ from transfer_platform.recipe.seeds import confirming_seeds, depends_on_seed
 from transfer_platform.search.confirmation import Confirmation, choose_best_value
 from transfer_platform.search.study import FinishedTrial, Study
 from transfer_platform.tracking import Run
-from transfer_platform.training.trial_trainer import objective
+from transfer_platform.training.loop import objective
 
 TABLE_FILE = "study/seeds.json"
 

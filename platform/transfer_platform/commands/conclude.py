@@ -25,7 +25,7 @@ from transfer_platform.recipe.resolve import resolve, study_identity
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import Study
 from transfer_platform.tracking import Run
-from transfer_platform.training.trial_trainer import objective
+from transfer_platform.training.loop import objective
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.mlflow_registry import ARTIFACT_TAG, TRIAL_TAG, is_registered
 from transfer_registry.packaging import artifact_digest, find_logged_model, log_model

@@ -18,6 +18,7 @@ from transfer_model.architecture import Architecture
 from transfer_model.classifier import FILES
 from transfer_platform import databases, paths
 from transfer_platform.commands._confirm import confirm_best
+from transfer_platform.commands._ladder import Ladder, rung_table
 from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer, network_variants
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.outcome import Outcome
@@ -47,8 +48,8 @@ from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.dry_run import dry_run_serving, dry_run_training
-from transfer_platform.training.loop import FitResult
-from transfer_platform.training.trial_trainer import TrialTrainer, objective
+from transfer_platform.training.loop import FitResult, objective
+from transfer_platform.training.trial_trainer import TrialTrainer
 from transfer_registry import mlflow_server
 from transfer_registry.files import atomic_database
 from transfer_registry.locks import study_lock
@@ -97,6 +98,7 @@ def run(
             session.log_start(weights)
             session.search()
             confirm_best(session.recipe, study, session.engine, parent, progress, say)
+            session.climb_ladder()
             session.report()
             conclusion = session.conclude()
     promotion = conclusion.promotion
@@ -126,7 +128,11 @@ class _Session:
 
     @cached_property
     def engine(self) -> LocalEngine:
-        best = self.home / f"{self.study.name}.safetensors"
+        return self.engine_for("")
+
+    def engine_for(self, suffix: str) -> LocalEngine:
+        """Returns an engine that saves the best of its trials to a file with the given suffix."""
+        best = self.home / f"{self.study.name}{suffix}.safetensors"
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[Architecture, PretrainedWeights]) -> None:
@@ -167,12 +173,20 @@ class _Session:
     def report(self) -> None:
         """Logs the trials and the best one, unless an earlier process has done so."""
         study, best = self.study, self.study.best
-        logged: dict[str, object] = {"trials": study.finished_count, "run": self.parent.run_id}
-        if best.seed_values:  # absent in studies without confirmation, as in those of earlier versions
+        logged: dict[str, object] = {"trials": len(study.trials), "run": self.parent.run_id}
+        if best.seed_values or best.is_rung:  # absent in other studies, as in those of earlier versions
             logged |= {"best": best.number, "seeds": [*best.seed_values]}
         if study.user_attrs.get("reported") != logged:
             log_study(self.parent, study)
             study.set_user_attr("reported", logged)
+
+    def climb_ladder(self) -> None:
+        """Tries deeper unfreezing of the best network (see `_ladder`) if the recipe has a ladder."""
+        if not (self.recipe.search and self.recipe.search.ladder):
+            self.study.clear_ladder()
+            return
+        rungs = Ladder(self.recipe, self.splits, self.study, self.engine_for, self.say).climb()
+        self.parent.log_table(rung_table(rungs), "study/ladder.json")
 
     def conclude(self) -> Conclusion:
         """Evaluates and registers the best trial, unless an earlier process has done so."""
@@ -182,7 +196,8 @@ class _Session:
             return earlier
         number = self.study.best.number
         best = resolve(self.recipe, self.study.best.params)
-        fit = self.engine.restore(number, best)
+        suffix = f"-{best.backbone.freeze_through}" if self.study.best.is_rung else ""
+        fit = self.engine_for(suffix).restore(number, best)
         log_network(self.parent, self.trainer.example_network(best))
         log_first_batch(self.parent, *self.trainer.first_batch(best))
         predictions = validation_predictions(self.splits, fit.logits)

@@ -1,5 +1,6 @@
 """Engine that runs trials sequentially in the current process."""
 
+import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,9 @@ from transfer_platform.search.study import FinishedTrial, Pruned, Trial
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training import checkpoint
 from transfer_platform.training.failures import trial_failures
-from transfer_platform.training.loop import EpochResult, FitResult
-from transfer_platform.training.solved_head import SOLVERS
-from transfer_platform.training.trial_trainer import TrialTrainer, objective
+from transfer_platform.training.loop import EpochResult, FitResult, objective
+from transfer_platform.training.phases import phase_recipes, step_count
+from transfer_platform.training.trial_trainer import TrialTrainer
 
 LOGITS = "validation.logits"
 """Key of the validation logits, which a checkpoint stores alongside the weights."""
@@ -62,14 +63,14 @@ class LocalEngine(Engine):
             if epoch.number > last_logged:
                 run.log_metrics(epoch.metrics, epoch.number)
             self._report_progress(trial.number, recipe, epoch)
-            if recipe.head.kind == "linear":  # a solved head is finished when its first result is reported
+            if "learning_rate" in epoch.metrics:  # a solved head is finished when its first result is reported
                 trial.report(epoch.number, epoch.metrics[self._objective.metric])
 
         with _ending(run), trial_failures("training"):
             result = self._trainer.train(recipe, after_epoch)
             value = result.best.metrics[self._objective.metric]
             run.set_tags({"platform.best_epoch": result.best.number})
-            chosen = {name: value for name, value in result.best.metrics.items() if name.startswith("head/")}
+            chosen = {name: value for end in result.phases for name, value in _chosen(end).items()}
             run.log_params({f"chosen.{name}": f"{value:.6g}" for name, value in chosen.items()})
             saved_value = checkpoint.metadata(self._checkpoint_path).get("value")
             if saved_value is None or self._objective.is_better(value, float(saved_value)):
@@ -110,26 +111,33 @@ class LocalEngine(Engine):
         return result
 
     def _save(self, number: int, value: float, result: FitResult) -> None:
-        metadata = {"trial": str(number), "value": repr(value), "epoch": str(result.best.number)}
+        phases = [[end.number, _chosen(end)] for end in result.phases]
+        metadata = {"trial": str(number), "value": repr(value), "phases": json.dumps(phases)}
         checkpoint.save({**result.weights, LOGITS: result.logits}, self._checkpoint_path, metadata)
 
     def _load(self, number: int) -> FitResult | None:
         """Loads a trial's result at the best epoch; returns None if there is no checkpoint for this trial."""
         metadata = checkpoint.metadata(self._checkpoint_path)
-        if metadata.get("trial") != str(number):
+        if metadata.get("trial") != str(number) or "phases" not in metadata:
             return None
         tensors = checkpoint.load(self._checkpoint_path)
         logits = tensors.pop(LOGITS)
-        best = EpochResult(int(metadata["epoch"]), {self._objective.metric: float(metadata["value"])})
-        return FitResult((best,), best, logits, tensors)
+        phases = [EpochResult(end, chosen) for end, chosen in json.loads(metadata["phases"])]
+        best = EpochResult(phases[-1].number, {**phases[-1].metrics, self._objective.metric: float(metadata["value"])})
+        return FitResult((best,), best, logits, tensors, phases=(*phases[:-1], best))
 
     def _report_progress(self, number: int, recipe: Recipe, epoch: EpochResult) -> None:
         metrics = ("train/loss", self._objective.metric)
         text = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in metrics if name in epoch.metrics)
-        total, unit = recipe.training.epochs, "epochs"
-        if solver := SOLVERS.get(recipe.head.kind):
-            total, unit = len(solver.values), "values"
+        phases = phase_recipes(recipe)
+        unit = "epochs" if "learning_rate" in epoch.metrics else "values"
+        total = sum(map(step_count, phases))
         self._progress(Step("trial", epoch.number, total, unit, f"{number}: {text}"))
+
+
+def _chosen(epoch: EpochResult) -> dict[str, float]:
+    """Returns the hyperparameters that a solved head has chosen."""
+    return {name: value for name, value in epoch.metrics.items() if name.startswith("head/")}
 
 
 @contextmanager

@@ -75,6 +75,8 @@ def is_section(path: FieldPath) -> bool:
 
 def field_names(path: FieldPath) -> tuple[str, ...]:
     """Returns the names allowed directly below `path`: the fields of a section or the keys of a mapping."""
+    if path and isinstance(path[-1], int):  # an item of a list
+        return field_names(path[:-1])
     if is_section(path):
         return tuple(field.path[-1] for field in all_fields().values() if field.path[:-1] == path)
     return all_fields()[path].mapping_keys if path in all_fields() else ()
@@ -87,11 +89,15 @@ def paths_named(name: str) -> tuple[str, ...]:
 
 def _walk(section: type[BaseModel], parent: tuple[str, ...]) -> Iterator[SchemaField]:
     for name, info in section.model_fields.items():
-        types = (info.annotation, *get_args(info.annotation))
+        types = () if _is_list(info.annotation) else (info.annotation, *get_args(info.annotation))
         field = SchemaField((*parent, info.alias or name), info, next(filter(_is_section_class, types), None))
         yield field
         if field.section:
             yield from _walk(field.section, field.path)
+
+
+def _is_list(annotation: object) -> bool:
+    return get_origin(annotation) is tuple
 
 
 def _type_parts(annotation: object) -> Iterator[object]:

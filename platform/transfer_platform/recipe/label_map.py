@@ -10,6 +10,7 @@ from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from transfer_model.architecture import Architecture
+    from transfer_platform.recipe.schema import Recipe
 
 LabelMap = Mapping[str, Sequence[str]]
 
@@ -47,6 +48,17 @@ def label_rows(label_map: LabelMap, labels: Sequence[str], classes: Sequence[str
     return tuple(
         tuple(position for position, label in enumerate(labels) if label in label_map[name]) for name in classes
     )
+
+
+def head_rows(recipe: Recipe, classes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Returns, for each class, the rows of the pretrained classifier that form it; empty without a label map.
+
+    The recipe must not contain search ranges.
+    """
+    if recipe.head.label_map is None:
+        return ()
+    labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)
+    return label_rows(recipe.head.label_map, labels, classes)
 
 
 def require_classes(label_map: LabelMap | None, classes: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.compose import read_recipe_tree
 from transfer_platform.recipe.error_messages import FieldError, validation_errors
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.validate import ValidFields, consistency_errors, reference_errors
+from transfer_platform.recipe.valid_fields import ValidFields
+from transfer_platform.recipe.validate import consistency_errors, reference_errors
 from transfer_platform.recipe.variants import misplaced_fields, variant_trees
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path
 

@@ -20,6 +20,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.error_messages import validation_errors
 from transfer_platform.recipe.fields import all_fields, value_fields
+from transfer_platform.recipe.ladder import EPOCHS, LEARNING_RATE, STAGE, rung_recipe
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, combination_count
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path, is_range
@@ -34,7 +35,13 @@ _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
 """Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
 
-_LATER_FIELDS = (("backbone", "options"), ("head", "kind"), ("head", "label_map"), ("training", "plateau"))
+_LATER_FIELDS = (
+    ("backbone", "options"),
+    ("head", "kind"),
+    ("head", "label_map"),
+    ("training", "initial_phases"),
+    ("training", "plateau"),
+)
 """Fields that were added after the first studies. They do not affect a study's identity if they have default values."""
 
 
@@ -55,12 +62,14 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
     Args:
         recipe: The recipe of the study.
-        values: Trial values, keyed by dotted field path, with exactly the keys of `search_ranges(recipe)`.
+        values: Trial values, keyed by dotted field path, with exactly the keys of `search_ranges(recipe)`; for a rung,
+            also those of `ladder.rung_values`.
 
     Raises:
         RecipeError: Values are missing, unexpected, or out of range; the error lists all problems.
     """
     plain = {field: _to_python(value) for field, value in values.items()}
+    rung = {field: plain.pop(field) for field in (STAGE, LEARNING_RATE, EPOCHS) if field in plain}
     if problems := sorted(_value_errors(search_ranges(recipe), plain)):
         raise RecipeError([RecipeProblem("trial", field, message) for field, message in problems])
     content = recipe.model_dump(by_alias=True)
@@ -69,7 +78,8 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         reduce(lambda parent, section: parent[section], sections, content)[name] = value
     if recipe.search:
         content["search"] |= {"trials": 1, "confirm": None}
-    return validated(content, "trial")
+    trial = validated(content, "trial")
+    return rung_recipe(trial, rung) if rung else trial
 
 
 def validated(content: Mapping[str, Any], source: str) -> Recipe:
@@ -95,7 +105,7 @@ def study_identity(recipe: Recipe) -> str:
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images", "group_near_duplicates"}
     excluded: dict[str, Any] = {
-        "search": {"trials", "confirm"},
+        "search": {"trials", "confirm", "ladder"},
         "evaluation": True,
         "promotion": True,
         "variants": True,

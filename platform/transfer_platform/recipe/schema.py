@@ -11,22 +11,26 @@ from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, mode
 
 from transfer_model.architecture import Architecture, Options
 from transfer_model.errors import ModelError
-from transfer_platform.recipe.confirm_schema import ConfirmConfig
 from transfer_platform.recipe.promotion_schema import Name, PromotionConfig
-from transfer_platform.recipe.search_space import Choice, Option, Searchable, Section
+from transfer_platform.recipe.search_schema import SearchConfig
+from transfer_platform.recipe.search_space import (
+    Choice,
+    Count,
+    Fraction,
+    NonNegative,
+    Option,
+    Positive,
+    Probability,
+    Searchable,
+    Section,
+)
 
 Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+SolvedKind = Literal["logistic", "ridge", "lda", "prototype"]
 HeadKind = Literal["linear", "logistic", "ridge", "lda", "prototype", "knn"]
-SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"]
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 
 EMBEDDED_DATASETS = ("digits",)
 """Built-in datasets, selected by `dataset.source: embedded:NAME`."""
@@ -216,8 +220,30 @@ class PlateauConfig(Section):
     """Number of epochs for which the validation loss may fail to decrease before the learning rate is reduced."""
 
 
+class PhaseConfig(Section):
+    """A phase of a trial before the final one. It starts from the weights that the previous phase ends with."""
+
+    freeze_through: str = "all"
+    """Last stage to freeze, or `none` or `all`; each phase must freeze at least as much as the next one."""
+
+    head: SolvedKind | Literal["linear"] = "linear"
+    """`linear` trains the head; a solved kind computes it from the features, which requires `freeze_through: all`."""
+
+    epochs: Count | None = None
+    """Passes over the training images; no effect if the head is solved. Default: `training.epochs`."""
+
+    learning_rate: Positive | None = None
+    """Peak learning rate of the head. Default: `training.learning_rate`."""
+
+    backbone_lr_factor: NonNegative | None = None
+    """Backbone learning rate as a multiple of the head's. Default: `training.backbone_lr_factor`."""
+
+
 class TrainingConfig(Section):
     """Training hyperparameters for a trial."""
+
+    initial_phases: tuple[PhaseConfig, ...] = Field(default=(), strict=False)
+    """Phases before the final one, such as `[{head: logistic}]` to train a solved head together with the backbone."""
 
     epochs: Searchable[Annotated[int, Field(ge=0)]] = 10
     """Passes over the training images. With 0, the network is evaluated as it is."""
@@ -269,27 +295,6 @@ class TrainingConfig(Section):
             message = "sampling: balanced and class_weights would correct the same imbalance twice; use only one"
             raise ValueError(message)
         return self
-
-
-class SearchConfig(Section):
-    """Settings for the Optuna study."""
-
-    trials: Count = 20
-    """Total number of trials, at most one per combination of values. To extend a study, rerun with a higher number."""
-
-    metric: SearchMetric = "validation/loss"
-    """Metric used to rank trials, measured at each trial's best epoch."""
-
-    pruning: bool = True
-    """Stops a trial early if its metric is worse than the median of previous trials at the same epoch."""
-
-    confirm: ConfirmConfig | None = None
-    """Trains the best trials with further seeds; the best mean wins. If unset, the best single value wins."""
-
-    @property
-    def minimizes(self) -> bool:
-        """Whether lower values of the metric are better."""
-        return self.metric.endswith("/loss")
 
 
 class EvaluationConfig(Section):

@@ -1,4 +1,4 @@
-"""Base class of sections, search ranges, and the field types that accept ranges."""
+"""Base class of sections, numbers, search ranges, and fields that accept ranges."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from typing_extensions import TypeAliasType
 
 T = TypeVar("T")
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
 
 MODEL_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 """Pydantic configuration for all recipe models: immutable, no unknown fields, no type coercion."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transfer_model.architecture import Architecture, Options
 from transfer_model.errors import BackboneOptionError, ModelError, UnknownStageError
@@ -15,16 +14,18 @@ from transfer_model.stages import count_through
 from transfer_model.weights_path import is_weights_file, weights_problem
 from transfer_platform.recipe.compose import absolute, is_local
 from transfer_platform.recipe.error_messages import FieldError
-from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
+from transfer_platform.recipe.fields import field_names, is_section, value_fields
 from transfer_platform.recipe.label_map import label_problems, pretrained_labels
+from transfer_platform.recipe.phase_checks import phase_errors, phase_stage_errors
 from transfer_platform.recipe.schema import EMBEDDED_DATASETS
+from transfer_platform.recipe.valid_fields import ValidFields
 from transfer_platform.recipe.yaml_tree import format_path
 from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem
 from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
     from transfer_model.catalog import BackboneInfo
-    from transfer_platform.recipe.yaml_tree import FieldPath, Node
+    from transfer_platform.recipe.yaml_tree import FieldPath
 
 _SOURCE = ("dataset", "source")
 _SPLITS = ("dataset", "splits")
@@ -42,49 +43,6 @@ _GRADIENT_DESCENT = {
 _EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
 
 
-@dataclass(frozen=True)
-class ValidFields:
-    """Valid fields of a possibly incomplete recipe, with defaults for unset fields.
-
-    Attributes:
-        tree: The recipe as written, before validation.
-        invalid: Field paths rejected by the schema. `get` returns None for them, their parents and their children.
-    """
-
-    tree: Node
-    invalid: Sequence[FieldPath]
-
-    def get(self, name: str) -> Any:  # noqa: ANN401 - any field type
-        """Returns the value of a dotted field (a dict for a range), or None if the field is invalid or has no value."""
-        path = tuple(name.split("."))
-        if any(path[: len(bad)] == bad or bad[: len(path)] == path for bad in self.invalid):
-            return None
-        if (node := self.tree.find(path)) is not None:
-            return node.plain()
-        sections = (path[:length] for length in range(1, len(path)))
-        exists = all(self.is_set(section) or all_fields()[section].default is not None for section in sections)
-        return all_fields()[path].default if exists else None
-
-    def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns a dotted field's value, each of its choices, or both bounds of its range, keyed by path."""
-        path, value = tuple(name.split(".")), self.get(name)
-        if not isinstance(value, dict):
-            return {} if value is None else {path: value}
-        if "choices" in value:
-            return {(*path, "choices", index): choice for index, choice in enumerate(value["choices"])}
-        return {(*path, end): value[end] for end in ("low", "high")}
-
-    def ranges(self) -> list[FieldPath]:
-        """Returns the paths of all fields with a range, including invalid ranges."""
-        nodes = {path: self.tree.find(path) for path, field in value_fields().items() if field.range_keys}
-        return [path for path, node in nodes.items() if node and isinstance(node.value, dict)]
-
-    def is_set(self, path: FieldPath) -> bool:
-        """Returns True if a field or section is present and not null, whether or not it is valid."""
-        node = self.tree.find(path)
-        return node is not None and node.value is not None
-
-
 def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
     """Yields an error for each contradiction between valid fields."""
     yield from _search_errors(fields)
@@ -94,6 +52,7 @@ def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
     yield from _long_warmups(fields)
     yield from _impossible_thresholds(fields)
     yield from _solved_head_errors(fields)
+    yield from phase_errors(fields)
 
 
 def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
@@ -211,7 +170,7 @@ def _solved_head_errors(fields: ValidFields) -> Iterator[FieldError]:
         yield FieldError(_LABEL_MAP, f"has no effect, because {reason}; remove it or use head.kind: linear")
     if len(solved) < len(kinds):
         return
-    if fields.get("dataset.augmentation") not in (None, "none"):
+    if fields.get("dataset.augmentation") not in (None, "none") and not fields.is_set(("search", "ladder")):
         message = f"has no effect, because {reason} without augmentation; remove it or use head.kind: linear"
         yield FieldError(("dataset", "augmentation"), message)
     for path in fields.ranges():
@@ -285,6 +244,7 @@ def _backbone_errors(fields: ValidFields) -> Iterator[FieldError]:
             yield FieldError(path, str(error))
     for path, stage in fields.possible_values("backbone.freeze_through").items():
         yield from _stage_errors(path, stage, backbones)
+    yield from phase_stage_errors(fields, backbones)
     yield from _label_errors(fields, backbones)
     if (weights := fields.get("backbone.weights")) and not is_weights_file(weights):
         yield from _weights_errors(weights, backbones)

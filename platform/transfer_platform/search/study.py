@@ -27,6 +27,10 @@ MAX_GRID = 100
 WINNER = "winner"
 """Study attribute with the number of the trial that was chosen by its mean over seeds, and its values."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_RUNG = "rung"
+"""User attribute of a trial that is a rung: its further values."""
+_LADDER = "ladder"
+"""User attribute of a study: the trial that the ladder started from, and the trial that it ended with."""
 
 
 class Pruned(Exception):  # noqa: N818 - a decision, not an error
@@ -43,6 +47,7 @@ class FinishedTrial:
         value: Ranking metric at the best epoch; None unless the trial completed.
         params: Hyperparameter values, keyed by dotted recipe field.
         failure: Error message if the trial failed; otherwise empty.
+        is_rung: Whether the trial was added to the search by `Study.run_rung`.
         seed_values: Ranking metric, keyed by seed, if the trial was confirmed (see `search.confirmation`).
     """
 
@@ -51,6 +56,7 @@ class FinishedTrial:
     value: float | None
     params: dict[str, Any]
     failure: str = ""
+    is_rung: bool = False
     seed_values: Mapping[int, float] = field(default_factory=dict)
 
     @property
@@ -130,7 +136,7 @@ class Study:
                 direction="minimize" if minimizes else "maximize",
                 load_if_exists=True,
             )
-        self.name, self.space, self.pruning = name, space, pruning
+        self.name, self.space, self.pruning, self._minimizes = name, space, pruning, minimizes
 
     @property
     def user_attrs(self) -> dict[str, Any]:
@@ -148,8 +154,8 @@ class Study:
 
     @property
     def finished_count(self) -> int:
-        """Number of trials that have completed, been pruned or failed."""
-        return len(self.trials)
+        """Number of trials of the search that have completed, been pruned or failed; rungs are not counted."""
+        return sum(not trial.is_rung for trial in self.trials)
 
     @property
     def trials(self) -> list[FinishedTrial]:
@@ -159,7 +165,19 @@ class Study:
 
     @property
     def best(self) -> FinishedTrial:
-        """Completed trial with the best value; in case of a tie, the earliest one.
+        """The trial that the ladder ended with, or else the best trial of the search.
+
+        Raises:
+            StudyError: No trial has completed.
+        """
+        best, ladder = self.best_of_search, self.user_attrs.get(_LADDER)
+        if ladder is None or ladder["start"] != best.number:
+            return best
+        return next(trial for trial in self.trials if trial.number == ladder["end"])
+
+    @property
+    def best_of_search(self) -> FinishedTrial:
+        """Completed trial with the best value that is not a rung; in case of a tie, the earliest one.
 
         After a confirmation, the trial with the best mean over seeds (see `search.confirmation`).
 
@@ -170,17 +188,18 @@ class Study:
         if winner := self.user_attrs.get(WINNER):
             (trial,) = (trial for trial in completed if trial.number == winner["trial"])
             return replace(trial, seed_values=dict(winner["seed_values"]))
-        return _finished_trial(self.optuna_study.best_trial)
+        sign = 1 if self._minimizes else -1
+        return min(completed, key=lambda trial: sign * (trial.value or 0.0))
 
     @property
     def completed(self) -> list[FinishedTrial]:
-        """Completed trials, sorted by number.
+        """Completed trials of the search, sorted by number; rungs are not included.
 
         Raises:
             StudyError: No trial has completed.
         """
         trials = self.trials
-        if completed := [trial for trial in trials if trial.state == TrialState.COMPLETE.name]:
+        if completed := [trial for trial in trials if trial.state == TrialState.COMPLETE.name and not trial.is_rung]:
             return completed
         raise StudyError(
             "\n  ".join(["no trial in the study completed:", *map(str, trials)])
@@ -190,11 +209,12 @@ class Study:
     def table(self) -> dict[str, list[object]]:
         """Returns a table of finished trials with columns `trial`, `state` and `value`, plus one per tuned field."""
         trials = self.trials
+        fields = dict.fromkeys([*self.space, *(field for trial in trials for field in trial.params)])
         return {
             "trial": [trial.number for trial in trials],
             "state": [trial.state for trial in trials],
             "value": [trial.value for trial in trials],
-            **{field: [trial.params.get(field) for trial in trials] for field in self.space},
+            **{field: [trial.params.get(field) for trial in trials] for field in fields},
         }
 
     def run(
@@ -212,11 +232,40 @@ class Study:
             while self.finished_count < trials:
                 on_trial_end(self._run_trial(self.optuna_study.ask(), objective, resumed=False))
 
+    def run_rung(
+        self, start: FinishedTrial, rung: Mapping[str, object], objective: Callable[[Trial], float]
+    ) -> FinishedTrial:
+        """Runs a trial beyond the search, unless an earlier process has finished it.
+
+        Args:
+            start: The trial whose values the rung shares.
+            rung: Further values of the rung, keyed by dotted recipe field.
+            objective: As for `run`.
+        """
+        with storage_errors(self._url):
+            values = {**start.params, **rung}
+            for trial in self.trials:
+                if trial.is_rung and trial.params == values:
+                    return trial
+            self.optuna_study.enqueue_trial(start.params, user_attrs={_RUNG: dict(rung)})
+            return self._run_trial(self.optuna_study.ask(), objective, resumed=False)
+
+    def set_ladder_result(self, start: FinishedTrial, end: FinishedTrial) -> None:
+        """Makes `end` the best trial for as long as `start` is the best trial of the search."""
+        self.set_user_attr(_LADDER, {"start": start.number, "end": end.number})
+
+    def clear_ladder(self) -> None:
+        """Makes the best trial of the search the study's best trial again."""
+        if self.user_attrs.get(_LADDER):
+            self.set_user_attr(_LADDER, None)
+
     def _run_trial(self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool) -> FinishedTrial:
         # not `ask(fixed_distributions=...)`: a trial killed while proposing values has only some of them
         values = {field: _suggest(trial, field, span) for field, span in self.space.items()}
+        rung = trial.user_attrs.get(_RUNG, {})
+        pruning = self.pruning and not rung
         try:
-            value = objective(Trial(trial, values, resumed=resumed, pruning=self.pruning))
+            value = objective(Trial(trial, {**values, **rung}, resumed=resumed, pruning=pruning))
         except Pruned:
             self.optuna_study.tell(trial, state=TrialState.PRUNED)
         except TrainingError as error:
@@ -250,4 +299,5 @@ def _suggest(trial: optuna.Trial, field: str, span: Range[Any] | Choice[Any]) ->
 
 def _finished_trial(trial: FrozenTrial) -> FinishedTrial:
     value = trial.value if trial.state is TrialState.COMPLETE else None
-    return FinishedTrial(trial.number, trial.state.name, value, trial.params, trial.user_attrs.get("failure", ""))
+    rung, failure = trial.user_attrs.get(_RUNG, {}), trial.user_attrs.get("failure", "")
+    return FinishedTrial(trial.number, trial.state.name, value, {**trial.params, **rung}, failure, bool(rung))

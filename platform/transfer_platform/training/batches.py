@@ -3,9 +3,11 @@
 In any given epoch, both kinds of input are based on the same augmented views.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -136,6 +138,21 @@ class TrialData:
     seed: int
     balanced: bool = False
     weights: Tensor | None = None
+
+    def by_fold(self, folds: Sequence[int]) -> list[TrialData]:
+        """Returns trial data for each fold: the fold is used for validation, and all other folds for training.
+
+        Args:
+            folds: Fold of each image (N,), from 0.
+        """
+        return [
+            replace(
+                self,
+                train=tuple(position for position, other in enumerate(folds) if other != fold),
+                validation=tuple(position for position, other in enumerate(folds) if other == fold),
+            )
+            for fold in range(max(folds) + 1)
+        ]
 
     @property
     def steps_per_epoch(self) -> int:

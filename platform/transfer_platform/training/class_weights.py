@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Say
 from transfer_platform.recipe.schema import IMBALANCE_RATIO, TrainingConfig
 
@@ -25,3 +26,10 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     """Returns scikit-learn's "balanced" class weights (C,): N / (C * n_c) for a class with n_c of the N images."""
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.to(torch.float32))
+
+
+def image_weights(splits: Splits) -> Tensor | None:
+    """Returns the loss weights (N,) of the images in `Splits.development`, or None if all weights are 1."""
+    if all(image.weight == 1 for image in splits.train):
+        return None
+    return torch.tensor([image.weight for image in splits.development])

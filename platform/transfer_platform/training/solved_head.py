@@ -33,6 +33,8 @@ from transfer_platform.training.loop import EpochResult, FitResult, Objective
 
 SCORE_SCALE = 3.0
 """Root mean square to which scores that are not logits are scaled; temperature scaling then finds the final factor."""
+TEMPERATURE = "head/temperature"
+"""Metric of a trial with a solved head: the temperature by which its logits are divided."""
 
 Solution = tuple[Tensor, Tensor] | NeighborClassifier
 """Weights (C, F) and biases (C,) of a linear head, or a nearest-neighbor head."""
@@ -296,6 +298,7 @@ class SolvedHead:
         temperature = fit_temperature(logits.numpy(), labels.numpy())
         probabilities = functional.softmax(logits / temperature, dim=1)
         metrics = {f"validation/{name}": value for name, value in scores(labels.numpy(), probabilities.numpy()).items()}
+        metrics[TEMPERATURE] = temperature
         if solver.hyperparameter:
             metrics[f"head/{solver.hyperparameter}"] = solver.values[number - 1] * self._scale**solver.power
         return metrics

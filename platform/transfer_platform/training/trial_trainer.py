@@ -3,7 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -18,20 +20,21 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.errors import TrainingError
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
-from transfer_platform.recipe.label_map import label_rows, pretrained_labels
+from transfer_platform.recipe.label_map import head_rows
 from transfer_platform.recipe.schema import Recipe, TrainingConfig
 from transfer_platform.solvers.neighbors import neighbor_classifier
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import InputSource, TrialData
-from transfer_platform.training.class_weights import resolve_class_weights
+from transfer_platform.training.class_weights import image_weights, resolve_class_weights
 from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
 from transfer_platform.training.failures import SMALLER_IMAGES, trial_failures
-from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
+from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, cross_validate, fit, objective, refit
 from transfer_platform.training.neighbor_size import require_storable
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
+from transfer_platform.training.phases import Weights, numbers_within_phases, phase_recipes, run_phases
 from transfer_platform.training.precision import autocast, select_precision
-from transfer_platform.training.solved_head import Solution, SolvedHead
+from transfer_platform.training.solved_head import TEMPERATURE, Solution, SolvedHead
 
 
 class TrialTrainer:
@@ -68,7 +71,7 @@ class TrialTrainer:
         self.precision = "float32"
         self._data_module = DataModule(splits, device, trials, epochs, store, progress, say)
         self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
-        self._weights = _image_weights(splits)
+        self._weights = image_weights(splits)
         self._say_once = once(say)
         self._networks: OrderedDict[tuple[Architecture, str, int], CachedNetwork] = OrderedDict()
         self._cached_networks = cached_networks
@@ -82,31 +85,21 @@ class TrialTrainer:
             DivergedError: The loss is not finite.
             TrainingError: The network cannot be trained with the values in the recipe.
         """
-        cached = self._cached_network(recipe)
-        inputs = self._inputs(recipe, cached)
-        data = self._trial_data(recipe, inputs)
-        if recipe.head.kind != "linear":
-            return self._solve(recipe, data, after_epoch)
-        network = cached.reset(recipe.seed, recipe.head.dropout)
-        options = FitOptions(self._training_config(recipe), self.precision, objective(recipe), after_epoch)
-        with threads_for(recipe.training.batch_size * inputs.elements):
-            if self.splits.folds:
-                return cross_validate(network, self._fold_data(data), options)
-            return fit(network, data, options)
+        phases = phase_recipes(recipe)
+        if len(phases) == 1:
+            return self._train_phase(recipe, (), after_epoch)
+        return run_phases(phases, partial(self._train_phase, calibrated=True), objective(recipe), after_epoch)
 
     def finalize(self, recipe: Recipe, result: FitResult) -> Network:
         """Returns the final network of a trial in eval mode.
 
         The network has the weights of the best epoch; with cross-validation, it is retrained on all training images for
-        the best number of epochs. `result` may come from an earlier process.
+        the best number of epochs of each phase. `result` may come from an earlier process.
         """
-        cached = self._cached_network(recipe)
         if result.weights:
-            network = cached.reset(recipe.seed, recipe.head.dropout)
-            cached.trainable.restore(result.weights)
-            return network.eval()
-        data = self._trial_data(recipe, self._inputs(recipe, cached))
-        return self._refit(recipe, data, result.best.number)
+            return self._network_with(recipe, result.weights).eval()
+        data = self._trial_data(recipe, self._inputs(recipe, self._cached_network(recipe)))
+        return self._refit(recipe, data, result)
 
     def untrained_network(self, recipe: Recipe) -> Network:
         """Returns a trial's network before training."""
@@ -143,8 +136,10 @@ class TrialTrainer:
         network = self.untrained_network(recipe)
         size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
         images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
+        for phase in phase_recipes(recipe):
+            if phase.head.kind != "linear":
+                self._require_solvable(phase, network)
         if recipe.head.kind != "linear":
-            self._require_solvable(recipe, network)
             return
         cached.trainable.train()
         with trial_failures("first step"), autocast(self.device, self.precision):
@@ -183,8 +178,8 @@ class TrialTrainer:
         cached = self._cached_network(recipe)
         weights, classifier = cached.trainable.copy(), cached.network.classifier
         try:
-            for fold in self._fold_data(self._trial_data(recipe, self._inputs(recipe, cached))):
-                yield self._refit(recipe, fold, result.best.number), fold
+            for fold in self._trial_data(recipe, self._inputs(recipe, cached)).by_fold(self.splits.folds):
+                yield self._refit(recipe, fold, result), fold
         finally:
             cached.trainable.restore(weights)
             cached.network.set_classifier(classifier)
@@ -192,7 +187,7 @@ class TrialTrainer:
     def network_spec(self, recipe: Recipe) -> NetworkSpec:
         """Returns the architecture of a trial's network."""
         size = self.preprocessing(recipe).image_size
-        counts = tuple(map(len, self._label_rows(recipe)))
+        counts = tuple(map(len, head_rows(recipe, self.splits.classes)))
         labels = counts if any(count > 1 for count in counts) else ()
         return NetworkSpec(recipe.backbone.architecture, len(self.splits.classes), recipe.head.dropout, size, labels)
 
@@ -205,21 +200,55 @@ class TrialTrainer:
             intensity=as_intensity(recipe.dataset.intensity),
         )
 
-    def _label_rows(self, recipe: Recipe) -> tuple[tuple[int, ...], ...]:
-        """Returns, for each class, the rows of the pretrained classifier that form it; empty without a label map."""
-        if recipe.head.label_map is None:
-            return ()
-        labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)
-        return label_rows(recipe.head.label_map, labels, self.splits.classes)
+    def _train_phase(
+        self,
+        recipe: Recipe,
+        starts: Sequence[Weights],
+        after_epoch: Callable[[EpochResult], None],
+        *,
+        calibrated: bool = False,
+    ) -> FitResult:
+        """Trains or solves a phase; starts from pretrained weights, of which some are replaced by those in `starts`.
 
-    def _solve(self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None]) -> FitResult:
-        folds = self._fold_data(data) if self.splits.folds else [data]
-        head = self._solved_head(recipe)
+        If `calibrated`, metrics are computed after temperature scaling, and the result of a solved head has the scaled
+        weights of all folds, with scaled logits.
+        """
+        inputs = self._inputs(recipe, self._cached_network(recipe))
+        data = self._trial_data(recipe, inputs)
+        if recipe.head.kind != "linear":
+            return self._solve(recipe, data, after_epoch, calibrated=calibrated)
+        options = FitOptions(
+            self._training_config(recipe), self.precision, objective(recipe), after_epoch, calibrated=calibrated
+        )
+        with threads_for(recipe.training.batch_size * inputs.elements):
+            if self.splits.folds:
+                network = self.untrained_network(recipe)
+                return cross_validate(network, data.by_fold(self.splits.folds), options, starts)
+            return fit(self._network_with(recipe, *starts), data, options)
+
+    def _solve(
+        self, recipe: Recipe, data: TrialData, after_value: Callable[[EpochResult], None], *, calibrated: bool
+    ) -> FitResult:
+        folds, head = data.by_fold(self.splits.folds) if self.splits.folds else [data], self._solved_head(recipe)
         result = head.fit(folds, objective(recipe), after_value)
-        if self.splits.folds or recipe.head.kind == "knn":  # its features need not be saved: they are stored
+        if not calibrated and (self.splits.folds or recipe.head.kind == "knn"):  # the features of knn are stored
             return result
-        self._with_head(recipe, head.refit(data, result.best.number))
-        return replace(result, weights=self._cached_network(recipe).trainable.copy())
+        temperature = result.best.metrics[TEMPERATURE] if calibrated else 1.0
+        weights = [self._solved_weights(recipe, head, fold, result.best.number, temperature) for fold in folds]
+        result = replace(result, logits=result.logits / temperature)
+        if self.splits.folds:
+            return replace(result, fold_weights=tuple(weights))
+        return replace(result, weights=weights[0])
+
+    def _solved_weights(
+        self, recipe: Recipe, head: SolvedHead, data: TrialData, number: int, temperature: float
+    ) -> dict[str, Tensor]:
+        """Returns the linear head solved for the value with this number, divided by a temperature."""
+        solution = head.refit(data, number)
+        assert not isinstance(solution, NeighborClassifier), "a phase cannot end with a nearest-neighbor head"
+        weight, bias = solution
+        self._with_head(recipe, (weight / temperature, bias / temperature))
+        return self._cached_network(recipe).trainable.copy()
 
     def _solved_head(self, recipe: Recipe) -> SolvedHead:
         """Resets the trial's network, extracts the features of all images, and returns a head to be solved on them."""
@@ -228,14 +257,35 @@ class TrialTrainer:
         features = self.features(recipe, network, range(len(self.splits.development)))
         return SolvedHead(recipe.head.kind, features, self.splits.classes, self._training_config(recipe))
 
-    def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
-        """Trains a network for `epochs` epochs, or solves its head for the value whose number is `epochs`."""
-        if recipe.head.kind != "linear":
-            return self._with_head(recipe, self._solved_head(recipe).refit(data, epochs))
-        network = self.untrained_network(recipe)
-        with threads_for(recipe.training.batch_size * data.inputs.elements):
-            refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
-        return network.eval()
+    def _refit(self, recipe: Recipe, data: TrialData, result: FitResult) -> Network:
+        """Repeats the phases that led to a result on other data, each for the same number of epochs or same value."""
+        phases = phase_recipes(recipe)
+        numbers = numbers_within_phases(phases, result.phases)
+        if len(phases) == 1 and recipe.head.kind != "linear":
+            return self._with_head(recipe, self._solved_head(recipe).refit(data, numbers[0]))
+        weights: dict[str, Tensor] = {}
+        for phase, number, end in zip(phases, numbers, result.phases, strict=False):
+            if phase.head.kind != "linear":
+                temperature = end.metrics[TEMPERATURE]
+                weights = self._solved_weights(phase, self._solved_head(phase), data, number, temperature)
+                continue
+            network, of_phase = self._network_with(phase, weights), self._of_phase(phase, data)
+            with threads_for(phase.training.batch_size * of_phase.inputs.elements):
+                refit(network, of_phase, self._training_config(phase), precision=self.precision, epochs=number)
+            weights = self._cached_network(phase).trainable.copy()
+        return self._network_with(recipe, weights).eval()
+
+    def _of_phase(self, phase: Recipe, data: TrialData) -> TrialData:
+        """Returns the training and validation images of `data` with the inputs of another phase."""
+        inputs = self._inputs(phase, self._cached_network(phase))
+        return replace(self._trial_data(phase, inputs), train=data.train, validation=data.validation)
+
+    def _network_with(self, recipe: Recipe, weights: Weights = MappingProxyType({})) -> Network:
+        """Returns a trial's network before training, with some of its weights replaced."""
+        network, cached = self.untrained_network(recipe), self._cached_network(recipe)
+        if weights:
+            cached.trainable.restore({**cached.initial_state, **weights})
+        return network
 
     def _with_head(self, recipe: Recipe, solution: Solution) -> Network:
         network = self.untrained_network(recipe)
@@ -266,7 +316,7 @@ class TrialTrainer:
             for other in [other for other in self._networks if other[2] != recipe.seed]:
                 self._evict(other)  # a study uses one seed after the other
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
-            rows = [row for rows in self._label_rows(recipe) for row in rows]
+            rows = [row for rows in head_rows(recipe, self.splits.classes) for row in rows]
             with trial_failures(str(architecture), SMALLER_IMAGES):
                 self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device, rows)
             if summary := self._networks[key].network.weights_summary:
@@ -296,29 +346,3 @@ class TrialTrainer:
             balanced=recipe.training.sampling == "balanced",
             weights=self._weights,
         )
-
-    def _fold_data(self, data: TrialData) -> list[TrialData]:
-        """Returns trial data for each fold: the fold is used for validation, and all other folds for training."""
-        folds = self.splits.folds
-        return [
-            replace(
-                data,
-                train=tuple(position for position, other in enumerate(folds) if other != fold),
-                validation=tuple(position for position, other in enumerate(folds) if other == fold),
-            )
-            for fold in range(self.splits.fold_count)
-        ]
-
-
-def _image_weights(splits: Splits) -> Tensor | None:
-    """Returns the loss weights (N,) of the images in `Splits.development`, or None if all weights are 1."""
-    if all(image.weight == 1 for image in splits.train):
-        return None
-    return torch.tensor([image.weight for image in splits.development])
-
-
-def objective(recipe: Recipe) -> Objective:
-    """Returns the metric used to rank epochs and trials; defaults to validation loss if the recipe has no search."""
-    if recipe.search is None:
-        return Objective("validation/loss", True)
-    return Objective(recipe.search.metric, recipe.search.minimizes)

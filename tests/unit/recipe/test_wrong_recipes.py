@@ -46,6 +46,56 @@ def continued(more: str) -> str:
 
 
 CASES = {
+    # Initial phases and the ladder.
+    "misspelt field of a phase": (
+        continued("  initial_phases: [{haed: logistic}]"),
+        12,
+        "training.initial_phases[0].haed: unknown field; did you mean 'head'?",
+    ),
+    "phase that is a word": (
+        continued("  initial_phases: [logistic]"),
+        12,
+        "training.initial_phases[0]: must be a section (allowed fields: freeze_through, head, epochs, learning_rate, "
+        'backbone_lr_factor), but got "logistic"',
+    ),
+    "solved head of a phase that trains stages": (
+        continued("  initial_phases: [{head: ridge, freeze_through: layer4}]"),
+        12,
+        "training.initial_phases[0].freeze_through: must be all, but is layer4, because the head of this phase is "
+        "solved",
+    ),
+    "solved head after a trained one": (
+        continued("  initial_phases: [{epochs: 1}, {head: ridge}]"),
+        12,
+        "training.initial_phases[1].head: only the first phase can solve the head; it would discard what the phases "
+        "before it have trained",
+    ),
+    "final phase that freezes more than the one before it": (
+        continued("  initial_phases: [{freeze_through: layer3}]"),
+        7,
+        "backbone.freeze_through: all freezes more than layer3 before it; order them from the last stage to the first",
+    ),
+    "unknown stage of a phase": (
+        continued("  initial_phases: [{freeze_through: layer9}]"),
+        12,
+        "training.initial_phases[0].freeze_through: resnet18: unknown stage 'layer9'",
+    ),
+    "initial phases of a solved head": (
+        continued("  initial_phases: [{head: logistic}]\nhead: {kind: ridge}"),
+        13,
+        "head.kind: must be linear, but is ridge, because the final phase trains the head; set head in a phase instead",
+    ),
+    "ladder that ranks by accuracy": (
+        continued("search: {trials: 1, metric: validation/accuracy, ladder: {epochs_per_rung: 3}}"),
+        12,
+        "search.ladder: a ladder compares the losses of the held-out images; use search.metric: validation/loss",
+    ),
+    "ladder that is built upside down": (
+        continued("search: {trials: 1, ladder: {stages: [layer1, layer3]}}"),
+        12,
+        "search.ladder.stages[1]: layer3 freezes more than layer1 before it; order them from the last stage "
+        "to the first",
+    ),
     # Mappings in place of a value.
     "misspelt part of a validation": (
         changed("validation: 0.2", "validation: {fold: 5}"),

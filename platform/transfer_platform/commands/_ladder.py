@@ -1,0 +1,133 @@
+"""Climbs the ladder of a study, which unfreezes more and more stages.
+
+Each rung starts from the network of the search's best trial. A rung is accepted if the mean improvement over the best
+trial so far exceeds its standard error, both paired by image. The first rung that is not accepted ends the ladder.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from transfer_platform.data.splits import Splits
+from transfer_platform.engines.local import LocalEngine
+from transfer_platform.evaluation.calibration import fit_temperature
+from transfer_platform.progress import Say
+from transfer_platform.recipe.ladder import rung_stages, rung_values
+from transfer_platform.recipe.resolve import resolve
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.search_schema import LadderConfig
+from transfer_platform.search.study import FinishedTrial, Study
+
+Losses = NDArray[np.float64]
+"""Cross-entropy (N,) of each held-out image after temperature scaling, in nats."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Result of a rung.
+
+    Attributes:
+        freeze_through: Last frozen stage, or `none`.
+        trial: Number of the rung's best trial; None if all its trials failed.
+        loss: Mean loss of the held-out images; infinite if all trials failed.
+        improvement: Mean difference to the loss of the best trial before this rung.
+        error: Standard error of the improvement.
+    """
+
+    freeze_through: str
+    trial: int | None
+    loss: float
+    improvement: float
+    error: float
+
+    @property
+    def is_accepted(self) -> bool:
+        """True if the improvement exceeds its standard error."""
+        return self.improvement > self.error
+
+    def __str__(self) -> str:
+        if self.trial is None:
+            return f"frozen through {self.freeze_through}: all trials failed; the ladder ends"
+        result = "accepted" if self.is_accepted else "not accepted; the ladder ends"
+        change = f"improvement {self.improvement:+.4f} (standard error {self.error:.4f})"
+        return f"frozen through {self.freeze_through}: loss of held-out images {self.loss:.4f}, {change}: {result}"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The ladder of one study.
+
+    Attributes:
+        engine: Returns an engine that keeps the best of its trials in a file with the given suffix.
+    """
+
+    recipe: Recipe
+    splits: Splits
+    study: Study
+    engine: Callable[[str], LocalEngine]
+    say: Say
+
+    def climb(self) -> list[Rung]:
+        """Tries rungs in order until one is not accepted, and makes the last accepted one the study's best trial.
+
+        Rungs that an earlier process has finished are not run again.
+        """
+        start = self.study.best_of_search
+        best, winner, rungs = self._losses(start, self.engine("")), start, list[Rung]()
+        for stage in self._stages(start):
+            trial = self._run(stage, start)
+            losses = None if trial is None else self._losses(trial, self.engine(f"-{stage}"), best)
+            rungs.append(_rung(stage, trial, best, losses))
+            self.say(str(rungs[-1]))
+            if trial is None or losses is None or not rungs[-1].is_accepted:
+                break
+            best, winner = losses, trial
+        self.study.set_ladder_result(start, winner)
+        return rungs
+
+    def _stages(self, start: FinishedTrial) -> list[str]:
+        backbone = resolve(self.recipe, start.params).backbone
+        return rung_stages(self._config, backbone.architecture, backbone.freeze_through)
+
+    @property
+    def _config(self) -> LadderConfig:
+        ladder = self.recipe.search and self.recipe.search.ladder
+        assert ladder, "the recipe has no ladder"
+        return ladder
+
+    def _run(self, stage: str, start: FinishedTrial) -> FinishedTrial | None:
+        """Runs the trials of a rung and returns the best of them; None if all of them failed."""
+        run = self.engine(f"-{stage}").run_trial
+        trials = [self.study.run_rung(start, values, run) for values in rung_values(self._config, stage)]
+        completed = [trial for trial in trials if trial.value is not None]
+        return min(completed, key=lambda trial: trial.value or 0.0, default=None)
+
+    def _losses(self, trial: FinishedTrial, engine: LocalEngine, start: Losses | None = None) -> Losses:
+        """Returns the losses of a trial; `start` if no epoch of its final phase was better than the start."""
+        recipe = resolve(self.recipe, trial.params)
+        result = engine.restore(trial.number, recipe)
+        if start is not None and len(result.phases) <= len(recipe.training.initial_phases):
+            return start
+        logits = result.logits.double().numpy()
+        labels = np.array([self.splits.classes.index(image.label) for image in self.splits.selection])
+        log_probabilities = log_softmax(logits / fit_temperature(logits, labels), axis=1)
+        losses: Losses = -log_probabilities[np.arange(len(labels)), labels]
+        return losses
+
+
+def rung_table(rungs: Sequence[Rung]) -> dict[str, list[object]]:
+    """Returns a table of rungs with one column per attribute."""
+    rows = [{**asdict(rung), "accepted": rung.is_accepted} for rung in rungs]
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def _rung(stage: str, trial: FinishedTrial | None, before: Losses, losses: Losses | None) -> Rung:
+    if trial is None or losses is None:
+        return Rung(stage, None, math.inf, -math.inf, 0.0)
+    improvements = before - losses
+    error = float(improvements.std(ddof=1)) / math.sqrt(len(improvements))
+    return Rung(stage, trial.number, float(losses.mean()), float(improvements.mean()), error)
