@@ -71,7 +71,7 @@ def verify_files() -> FileAudit:
 
 
 def _check_version(version: ModelVersion) -> list[str] | None:
-    """Returns one sentence per problem; None if the version has no checksums."""
+    """Returns one sentence per problem, or None if the version has no checksums."""
     uri, damage = f"models:/{version.name}/{version.version}", []
     recorded = recorded_checksums(uri)
     try:

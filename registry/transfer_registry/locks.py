@@ -104,7 +104,9 @@ def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
         return None
     except OSError as error:
         problem = f"the lock file {file} cannot be opened: {cause(error)}"
-        raise StorageError(f"{problem}; check the free disk space and the permissions of file and folder") from error
+        raise StorageError(
+            f"{problem}; check the free disk space and the permissions of the file and its folder"
+        ) from error
     return lock
 
 

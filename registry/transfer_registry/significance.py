@@ -30,7 +30,7 @@ class PairedResult:
 
     @property
     def gain(self) -> float:
-        """Accuracy of the candidate minus that of the champion, -1 to 1."""
+        """Accuracy of the candidate minus that of the champion, between -1 and 1."""
         return (self.better - self.worse) / self.images
 
     @property

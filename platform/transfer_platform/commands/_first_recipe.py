@@ -178,7 +178,17 @@ def _search(dataset: InspectedDataset) -> Iterator[Line]:
         yield "  metric: validation/macro_recall", "macro-averaged recall"
     else:
         yield "  metric: validation/loss", "more reliable than accuracy when there are few images"
+        yield from _ladder(dataset)
     yield "", ""
+
+
+def _ladder(dataset: InspectedDataset) -> Iterator[Line]:
+    few = isinstance(dataset.splits.validation, FoldsConfig)
+    text, comment = "ladder: {epochs_per_rung: 5}", "fine-tunes more and more stages for as long as the loss improves"
+    if few:
+        yield f"  # {text}", f"{comment}; rarely helps with so few images"
+    else:
+        yield f"  {text}", f"{comment}; takes much longer than the search"
 
 
 def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:

@@ -102,7 +102,7 @@ def _smallest_crop(recipe: Recipe) -> float:
 
 
 def load(recipe: Recipe | Path | str, overrides: Sequence[str]) -> tuple[Path, Recipe]:
-    """Returns the base folder for relative paths, and the recipe, which may already be loaded."""
+    """Loads the recipe, unless it is already loaded; returns it with the base folder for its relative paths."""
     if not isinstance(recipe, Recipe):
         path = recipe_path(Path(recipe))
         return path.parent, load_recipe(path, overrides)

@@ -28,6 +28,7 @@ from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.report import text_report
 from transfer_platform.plurals import counted
 from transfer_platform.progress import Progress, silent
+from transfer_platform.recipe.ladder import rung_stages
 from transfer_platform.recipe.resolve import search_ranges, to_yaml, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
@@ -217,6 +218,9 @@ def _study_table(recipe: Recipe, splits: Splits) -> Table:
         table.add_row("knn head", _neighbor_text(info, len(splits.train)))
     for field, space in search_ranges(recipe).items():
         table.add_row(f"searched: {field}", _as_text(space))
+    for info in backbones(recipe):
+        for stage, cost in _rungs(recipe, splits, info):
+            table.add_row(f"rung: {stage}", cost)
     if further := max_confirming_trainings(recipe):
         seeds = len(confirming_seeds(recipe)) - 1
         best = f"the best {max_confirmed(recipe)} trials with {counted(seeds, 'further seed')} each"
@@ -233,8 +237,23 @@ def _trials(recipe: Recipe, trials: int) -> tuple[str, str]:
     if "linear" not in kinds:
         return "trials", f"{trials}; heads are solved, without epochs and optimizer"
     solved = ", ".join(kind for kind in kinds if kind != "linear")
-    note = f"; {solved}: solved, without epochs and optimizer" if solved else ""
+    note = f"; {solved}: solved directly, without epochs or an optimizer" if solved else ""
     return "trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}{note}"
+
+
+def _rungs(recipe: Recipe, splits: Splits, info: BackboneInfo) -> Iterator[tuple[str, str]]:
+    """Yields the last frozen stage and the cost of each rung that would be tried if this backbone is the best."""
+    ladder = recipe.search and recipe.search.ladder
+    if not ladder:
+        return
+    frozen = max(_choices(recipe.backbone.freeze_through), key=lambda stage: stage != "none")
+    names = [stage.name for stage in info.stages]
+    rounds = len(ladder.learning_rates) * ladder.epochs_per_rung
+    images, condition = len(splits.train) * max(1, splits.fold_count - 1), ""
+    for stage in rung_stages(ladder, info.architecture, frozen):
+        trained = sum(each.parameters for each in info.stages[count_through(names, stage) :])
+        yield stage, f"trains {trained:,} parameters of {info.name} on {images * rounds:,} images{condition}"
+        condition = ", if the rung before it is accepted"
 
 
 def _neighbor_text(info: BackboneInfo, images: int) -> str:

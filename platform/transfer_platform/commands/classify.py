@@ -60,7 +60,7 @@ def classify(
         backbone: Pretrained backbone, which predicts the classes it was pretrained on; mutually exclusive with `model`.
         model: Registered model.
         top: Number of classes to return per photo, most probable first.
-        annotate: PNG file for a copy of the photo with its classes drawn on it; requires a single photo.
+        annotate: PNG file in which to save a copy of the photo with its classes drawn on it; requires a single photo.
 
     Yields:
         One classification per photo, in order.

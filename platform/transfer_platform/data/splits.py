@@ -72,7 +72,7 @@ class Splits:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's labels and image bytes, and of the weights in train, in any order."""
+        """SHA-256 of each split's labels, image bytes and (in train) weights, independent of the order of images."""
         return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property

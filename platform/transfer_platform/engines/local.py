@@ -80,7 +80,7 @@ class LocalEngine(Engine):
     def train_again(self, trial: FinishedTrial, seed: int) -> float:
         """Trains a finished trial with another seed, without pruning, and returns its value at the best epoch.
 
-        An interrupted training restarts from scratch, in the same MLflow run. No checkpoint is saved.
+        If training is interrupted, it restarts from scratch in the same MLflow run. No checkpoint is saved.
 
         Raises:
             TrainingError: The loss is not finite, or memory ran out.

@@ -15,7 +15,7 @@ LEARNING_RATE = "search.ladder.learning_rate"
 EPOCHS = "search.ladder.epochs"
 """Values of a trial that is a rung, beside those of the trial that the ladder starts from."""
 
-_DEFAULT_SHARES = (0.75, 0.5, 0.25, 0.0)
+_DEFAULT_SHARES = (0.5, 0.0)
 """Shares of the backbone's stages that the rungs freeze."""
 
 

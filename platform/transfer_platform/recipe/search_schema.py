@@ -16,7 +16,7 @@ class LadderConfig(Section):
     """Deeper unfreezing after the search: each rung unfreezes more stages, and starts from the best trial's network."""
 
     stages: tuple[str, ...] | None = Field(default=None, strict=False, min_length=1)
-    """Last frozen stage of each rung, or `none`. Default: 75%, 50% and 25% of the best backbone's stages, then none."""
+    """Last frozen stage of each rung, or `none`. Default: half of the best backbone's stages, then none."""
 
     learning_rates: tuple[Positive, ...] = Field(default=(1e-3,), strict=False, min_length=1)
     """Peak learning rates of head and backbone; each rung trains one network per learning rate."""

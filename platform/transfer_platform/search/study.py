@@ -28,9 +28,9 @@ WINNER = "winner"
 """Study attribute with the number of the trial that was chosen by its mean over seeds, and its values."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _RUNG = "rung"
-"""User attribute of a trial that is a rung: its further values."""
+"""User attribute that holds the additional values of a trial that is a rung."""
 _LADDER = "ladder"
-"""User attribute of a study: the trial that the ladder started from, and the trial that it ended with."""
+"""User attribute of a study that holds the trials that the ladder started from and ended with."""
 
 
 class Pruned(Exception):  # noqa: N818 - a decision, not an error
@@ -255,7 +255,7 @@ class Study:
         self.set_user_attr(_LADDER, {"start": start.number, "end": end.number})
 
     def clear_ladder(self) -> None:
-        """Makes the best trial of the search the study's best trial again."""
+        """Restores the best trial of the search as the best trial of the study."""
         if self.user_attrs.get(_LADDER):
             self.set_user_attr(_LADDER, None)
 

@@ -105,6 +105,18 @@ def test_the_plan_says_what_a_nearest_neighbor_head_stores(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("isolated")
+def test_the_plan_says_what_each_rung_would_cost() -> None:
+    ladder = "search={trials: 1, ladder: {learning_rates: [0.01, 0.001]}}"
+    command = ["check", "digits", "-o", "head.kind=ridge", "-o", "backbone.freeze_through=all", "-o", ladder]
+    plan = " ".join(CliRunner().invoke(main, command).output.split())
+    rung = r"rung: none trains ([\d,]+) parameters of efficientnet_lite0 on ([\d,]+) images, if the rung before it"
+    images = re.search(rung, plan)
+    assert images, plan
+    assert int(images[2].replace(",", "")) % 10 == 0, "5 epochs with 2 learning rates"
+    assert "rung: blocks.3 trains" in plan
+
+
+@pytest.mark.usefixtures("isolated")
 def test_a_wrong_recipe_names_every_line_and_ends_with_1(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("name: a\ndataset: {source: embedded:digits}\nbackbone: {name: resnet81}\nhed: {}\n")

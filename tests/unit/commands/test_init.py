@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from transfer_platform.cli import main
-from transfer_platform.commands import init
+from transfer_platform.commands import _first_recipe, init
 from transfer_platform.commands.init import write_first_recipe
 from transfer_platform.data.dataset import open_dataset
 from transfer_platform.errors import DataError
@@ -17,6 +17,7 @@ from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.progress import Step, silent
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import FoldsConfig
+from transfer_platform.recipe.search_schema import LadderConfig
 from transfer_registry.errors import StorageError
 
 WriteImage = Callable[[Path, str], None]
@@ -197,6 +198,17 @@ def test_few_images_rank_trials_out_of_fold(fill) -> None:
     recipe = load_recipe(write_first_recipe("Our photos").file)
     assert recipe.dataset.splits.validation == FoldsConfig(folds=5)
     assert require_valid(*preflight(open_dataset(recipe.dataset, Path()))).fold_count == 5
+
+
+def test_a_ladder_is_suggested_for_many_images_and_explained_for_few(fill, monkeypatch) -> None:
+    fill(ant=20, bee=25)
+    few = write_first_recipe("Our photos").file
+    assert load_recipe(few).search.ladder is None
+    assert "# ladder: {epochs_per_rung: 5}" in few.read_text()
+    few.unlink()
+    monkeypatch.setattr(_first_recipe, "MIN_VALIDATION_IMAGES", 1)
+    many = load_recipe(write_first_recipe("Our photos").file)
+    assert many.search.ladder == LadderConfig(epochs_per_rung=5)
 
 
 def test_uneven_classes_count_alike(fill) -> None:
