@@ -14,6 +14,7 @@ from scipy.special import log_softmax
 
 from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
+from transfer_platform.errors import TrainingError
 from transfer_platform.evaluation.calibration import fit_temperature
 from transfer_platform.progress import Say
 from transfer_platform.recipe.ladder import rung_stages, rung_values
@@ -21,6 +22,8 @@ from transfer_platform.recipe.resolve import resolve
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_schema import LadderConfig
 from transfer_platform.search.study import FinishedTrial, Study
+from transfer_platform.training.dry_run import dry_run_training
+from transfer_platform.training.trial_trainer import TrialTrainer
 
 Losses = NDArray[np.float64]
 """Cross-entropy (N,) of each held-out image after temperature scaling, in nats."""
@@ -68,6 +71,7 @@ class Ladder:
     recipe: Recipe
     splits: Splits
     study: Study
+    trainer: TrialTrainer
     engine: Callable[[str], LocalEngine]
     say: Say
 
@@ -77,6 +81,9 @@ class Ladder:
         Rungs that an earlier process has finished are not run again.
         """
         start = self.study.best_of_search
+        if not self._can_be_trained(start):
+            self.study.set_ladder_result(start, start)
+            return []
         best, winner, rungs = self._losses(start, self.engine("")), start, list[Rung]()
         for stage in self._stages(start):
             trial = self._run(stage, start)
@@ -88,6 +95,17 @@ class Ladder:
             best, winner = losses, trial
         self.study.set_ladder_result(start, winner)
         return rungs
+
+    def _can_be_trained(self, start: FinishedTrial) -> bool:
+        """Checks the networks of all rungs before the first one is trained."""
+        values = [values for stage in self._stages(start) for values in rung_values(self._config, stage)]
+        try:
+            for rung in values:
+                dry_run_training(self.trainer, [resolve(self.recipe, {**start.params, **rung})], self.say)
+        except TrainingError as error:
+            self.say(f"the ladder is left out: {error}")
+            return False
+        return True
 
     def _stages(self, start: FinishedTrial) -> list[str]:
         backbone = resolve(self.recipe, start.params).backbone
@@ -121,7 +139,12 @@ class Ladder:
 
 def rung_table(rungs: Sequence[Rung]) -> dict[str, list[object]]:
     """Returns a table of rungs with one column per attribute."""
-    rows = [{**asdict(rung), "accepted": rung.is_accepted} for rung in rungs]
+    rows: list[dict[str, object]] = [
+        {**asdict(rung), "accepted": rung.is_accepted}
+        if rung.trial is not None
+        else {**dict.fromkeys(asdict(rung)), "freeze_through": rung.freeze_through, "accepted": False}
+        for rung in rungs
+    ]
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
@@ -129,5 +152,6 @@ def _rung(stage: str, trial: FinishedTrial | None, before: Losses, losses: Losse
     if trial is None or losses is None:
         return Rung(stage, None, math.inf, -math.inf, 0.0)
     improvements = before - losses
-    error = float(improvements.std(ddof=1)) / math.sqrt(len(improvements))
+    count = len(improvements)
+    error = float(improvements.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
     return Rung(stage, trial.number, float(losses.mean()), float(improvements.mean()), error)

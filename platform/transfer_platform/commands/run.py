@@ -185,7 +185,7 @@ class _Session:
         if not (self.recipe.search and self.recipe.search.ladder):
             self.study.clear_ladder()
             return
-        rungs = Ladder(self.recipe, self.splits, self.study, self.engine_for, self.say).climb()
+        rungs = Ladder(self.recipe, self.splits, self.study, self.trainer, self.engine_for, self.say).climb()
         self.parent.log_table(rung_table(rungs), "study/ladder.json")
 
     def conclude(self) -> Conclusion:

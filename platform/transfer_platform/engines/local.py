@@ -57,14 +57,16 @@ class LocalEngine(Engine):
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
+        before = sum(map(step_count, phase_recipes(recipe)[:-1]))
         last_logged = run.last_step(self._objective.metric) if trial.resumed else -1
 
         def after_epoch(epoch: EpochResult) -> None:
             if epoch.number > last_logged:
                 run.log_metrics(epoch.metrics, epoch.number)
             self._report_progress(trial.number, recipe, epoch)
-            if "learning_rate" in epoch.metrics:  # a solved head is finished when its first result is reported
-                trial.report(epoch.number, epoch.metrics[self._objective.metric])
+            # a solved head is finished when its first result is reported, and earlier phases are not compared
+            if recipe.head.kind == "linear" and epoch.number > before:
+                trial.report(epoch.number - before, epoch.metrics[self._objective.metric])
 
         with _ending(run), trial_failures("training"):
             result = self._trainer.train(recipe, after_epoch)

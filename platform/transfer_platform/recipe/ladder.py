@@ -43,7 +43,7 @@ def rung_recipe(trial: Recipe, values: Mapping[str, Any]) -> Recipe:
         values: Values of the rung, as returned by `rung_values`.
     """
     settings = {
-        "initial_phases": (*trial.training.initial_phases, *_as_phase(trial)),
+        "initial_phases": (*(_filled(phase, trial) for phase in trial.training.initial_phases), *_as_phase(trial)),
         "epochs": values[EPOCHS],
         "learning_rate": values[LEARNING_RATE],
         "backbone_lr_factor": 1.0,
@@ -58,11 +58,16 @@ def rung_recipe(trial: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 def _as_phase(trial: Recipe) -> Sequence[PhaseConfig]:
     """Returns the training of a trial as a phase; empty if it trains nothing."""
-    stage, kind, training = trial.backbone.freeze_through, trial.head.kind, trial.training
+    stage, kind = trial.backbone.freeze_through, trial.head.kind
     if kind != "linear":
         solved = kind if kind in get_args(SolvedKind) else "logistic"
         return [PhaseConfig(freeze_through=stage, head=solved)]
-    if not training.epochs:
+    if not trial.training.epochs:
         return []
-    names = ("epochs", "learning_rate", "backbone_lr_factor")
-    return [PhaseConfig(freeze_through=stage, **{name: getattr(training, name) for name in names})]
+    return [_filled(PhaseConfig(freeze_through=stage), trial)]
+
+
+def _filled(phase: PhaseConfig, trial: Recipe) -> PhaseConfig:
+    """Replaces unset fields of a phase by the values of the trial, which the rung changes."""
+    unset = [name for name in PhaseConfig.model_fields if getattr(phase, name) is None]
+    return phase.model_copy(update={name: getattr(trial.training, name) for name in unset})

@@ -171,7 +171,7 @@ class Study:
             StudyError: No trial has completed.
         """
         best, ladder = self.best_of_search, self.user_attrs.get(_LADDER)
-        if ladder is None or ladder["start"] != best.number:
+        if ladder is None or ladder["start"] != best.number or ladder["end"] == best.number:
             return best
         return next(trial for trial in self.trials if trial.number == ladder["end"])
 
@@ -227,6 +227,8 @@ class Study:
         """
         with storage_errors(self._url):
             for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if _RUNG in interrupted.user_attrs:
+                    continue  # resumed by `run_rung`
                 trial = optuna.Trial(self.optuna_study, interrupted._trial_id)
                 on_trial_end(self._run_trial(trial, objective, resumed=True))
             while self.finished_count < trials:
@@ -235,20 +237,33 @@ class Study:
     def run_rung(
         self, start: FinishedTrial, rung: Mapping[str, object], objective: Callable[[Trial], float]
     ) -> FinishedTrial:
-        """Runs a trial beyond the search, unless an earlier process has finished it.
+        """Runs or resumes a trial beyond the search, unless an earlier process has finished it.
 
         Args:
             start: The trial whose values the rung shares.
             rung: Further values of the rung, keyed by dotted recipe field.
             objective: As for `run`.
         """
+        values = {**start.params, **rung}
         with storage_errors(self._url):
-            values = {**start.params, **rung}
-            for trial in self.trials:
-                if trial.is_rung and trial.params == values:
-                    return trial
-            self.optuna_study.enqueue_trial(start.params, user_attrs={_RUNG: dict(rung)})
-            return self._run_trial(self.optuna_study.ask(), objective, resumed=False)
+            for trial in self.optuna_study.get_trials(deepcopy=False):
+                if _RUNG not in trial.user_attrs or _finished_trial(trial).params != values:
+                    continue
+                if trial.state in FINISHED:
+                    return _finished_trial(trial)
+                return self._run_trial(optuna.Trial(self.optuna_study, trial._trial_id), objective, resumed=True)
+            return self._run_trial(self._add_rung(start, rung), objective, resumed=False)
+
+    def _add_rung(self, start: FinishedTrial, rung: Mapping[str, object]) -> optuna.Trial:
+        """Creates a running trial with the values of another one; it is not proposed by the sampler."""
+        parent = self.optuna_study.get_trials(deepcopy=False)[start.number]
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=parent.params,
+            distributions=parent.distributions,
+            user_attrs={_RUNG: dict(rung)},
+        )
+        return optuna.Trial(self.optuna_study, self._storage.create_new_trial(self.optuna_study._study_id, template))
 
     def set_ladder_result(self, start: FinishedTrial, end: FinishedTrial) -> None:
         """Makes `end` the best trial for as long as `start` is the best trial of the search."""

@@ -148,4 +148,5 @@ class DataModule:
 def _view_schedule(recipe: Recipe, cached: CachedNetwork) -> ViewSchedule:
     # If no layer is frozen, new views in every epoch cost nothing extra.
     count = recipe.features.views if cached.network.frozen else "unlimited"
-    return ViewSchedule(recipe.dataset.augmentation, count, recipe.seed)
+    policy = recipe.dataset.augmentation if recipe.head.kind == "linear" else "none"
+    return ViewSchedule(policy, count, recipe.seed)

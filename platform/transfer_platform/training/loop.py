@@ -55,7 +55,8 @@ class FitResult:
         logits: Validation logits (N, C) from the best epoch; with cross-validation, out-of-fold logits of all training
             images.
         weights: Trained tensors from the best epoch, keyed by name as in the state dict; empty with cross-validation.
-        fold_weights: With cross-validation, the trained tensors of each fold from the best epoch; otherwise empty.
+        fold_weights: In a trial with phases and folds, the trained tensors of each fold from the best epoch; otherwise
+            empty.
         phases: The best epoch of each phase, from the first phase to that of `best`.
     """
 
@@ -78,7 +79,8 @@ class FitOptions:
         config: Training configuration without search ranges.
         precision: `float32`, `bfloat16` or `float16`; weights stay in float32.
         after_epoch: Called after every epoch; any exception it raises ends training and is propagated to the caller.
-        calibrated: Whether validation metrics are computed after temperature scaling, as for solved heads.
+        calibrated: Whether validation metrics are computed after temperature scaling, as for solved heads; True for
+            trials of several phases.
     """
 
     config: TrainingConfig
@@ -102,7 +104,8 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
         loss = trainer.train(number) if number else None
         logits = trainer.validate()
         epoch = _epoch_result(number, loss, targets, _scaled(logits, targets, options), rate, start)
-        trainer.after_epoch(epoch.metrics["validation/loss"])
+        unscaled = float(functional.cross_entropy(logits, targets))
+        trainer.after_epoch(unscaled if options.calibrated else epoch.metrics["validation/loss"])
         return epoch, logits
 
     weights: dict[str, Tensor] = {}
@@ -130,7 +133,7 @@ def cross_validate(
     """
     trainable = TrainableState(network)
     weights = [{**trainable.copy(), **start} for start in starts or [{}] * len(folds)]
-    best_weights = tuple(weights)
+    best_weights: tuple[dict[str, Tensor], ...] = ()
     trainers = [Trainer(network, fold, options.config, options.precision) for fold in folds]
     labels = folds[0].labels
 
@@ -150,7 +153,8 @@ def cross_validate(
 
     def keep_weights() -> None:
         nonlocal best_weights
-        best_weights = tuple(weights)
+        if options.calibrated:  # a phase may follow; otherwise, they would only use memory
+            best_weights = tuple(weights)
 
     return replace(_train_epochs(run_epoch, keep_weights, options), fold_weights=best_weights)
 

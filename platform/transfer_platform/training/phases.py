@@ -59,7 +59,7 @@ def run_phases(
             best = replace(result, phases=tuple(ends))
         offset += step_count(phase)
     assert best is not None, "a trial must have at least one phase"
-    return replace(best, epochs=tuple(epochs))
+    return replace(best, epochs=tuple(epochs), fold_weights=())
 
 
 def numbers_within_phases(phases: Sequence[Recipe], ends: Sequence[EpochResult]) -> list[int]:

@@ -173,3 +173,21 @@ def test_a_solved_phase_requires_a_head_whose_output_are_the_logits(images: Path
     trainer, _ = trainer_for(settings)
     with pytest.raises(TrainingError, match=r"squeezenet1_1 are not the output of a single head"):
         trainer.dry_run(settings)
+
+
+def test_a_rung_that_cannot_be_trained_leaves_the_result_of_the_search(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dry_run = TrialTrainer.dry_run
+
+    def failing(trainer: TrialTrainer, settings: Recipe) -> None:
+        if settings.backbone.freeze_through == "none":
+            raise RuntimeError("no backward pass for this layer")
+        dry_run(trainer, settings)
+
+    monkeypatch.setattr(TrialTrainer, "dry_run", failing)
+    messages: list[str] = []
+    outcome = run(with_ladder(images, 0.3), say=messages.append)
+    assert "test/accuracy" in outcome.metrics
+    assert not any(trial.is_rung for trial in outcome.study.trials)
+    assert any(message.startswith("the ladder is left out: ") and "no backward pass" in message for message in messages)

@@ -85,6 +85,31 @@ CASES = {
         13,
         "head.kind: must be linear, but is ridge, because the final phase trains the head; set head in a phase instead",
     ),
+    "final phase without epochs": (
+        changed("epochs: 3", "epochs: 0") + "  initial_phases: [{head: logistic}]",
+        10,
+        "training.epochs: must be at least 1, because these are the epochs of the final phase",
+    ),
+    "balanced sampling of a solved head": (
+        continued("  initial_phases: [{head: ridge}]\n  sampling: balanced"),
+        13,
+        "training.sampling: balanced has no effect on the solved head of the first phase; use class_weights: balanced",
+    ),
+    "warm-up longer than a phase": (
+        continued("  warmup_epochs: 2\n  initial_phases: [{epochs: 1}]"),
+        13,
+        "training.initial_phases[0].epochs: must be at least training.warmup_epochs (2), but is 1",
+    ),
+    "warm-up longer than a rung": (
+        continued("  warmup_epochs: 3\nsearch: {trials: 1, ladder: {epochs_per_rung: 2}}"),
+        13,
+        "search.ladder.epochs_per_rung: must be at least training.warmup_epochs (3), but is 2",
+    ),
+    "rung that freezes everything": (
+        continued("search: {trials: 1, ladder: {stages: [all]}}"),
+        12,
+        "search.ladder.stages[0]: a rung that freezes all stages trains nothing new; remove it",
+    ),
     "ladder that ranks by accuracy": (
         continued("search: {trials: 1, metric: validation/accuracy, ladder: {epochs_per_rung: 3}}"),
         12,

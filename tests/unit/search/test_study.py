@@ -209,3 +209,67 @@ def test_an_interrupted_search_of_a_finite_space_proposes_what_an_uninterrupted_
     resumed = open_study(url, space=GRID)
     resumed.run(12, lambda trial: 0.0, ignore)
     assert [trial.params for trial in resumed.trials] == [trial.params for trial in whole.trials]
+
+
+RUNG = {"search.ladder.freeze_through": "none"}
+
+
+def finished_study(url: str) -> Study:
+    study = open_study(url)
+    study.run(4, loss, ignore)
+    return study
+
+
+def test_a_rung_shares_the_values_of_the_trial_that_it_starts_from_and_is_run_once(url: str) -> None:
+    study = finished_study(url)
+    start = study.best
+    seen: list[Trial] = []
+
+    def objective(trial: Trial) -> float:
+        seen.append(trial)
+        return 0.001
+
+    rung = study.run_rung(start, RUNG, objective)
+    assert seen[0].values == rung.params == {**start.params, **RUNG}
+    assert (rung.is_rung, rung.number, seen[0].resumed) == (True, 4, False)
+    assert open_study(url).run_rung(start, RUNG, lambda _: pytest.fail("it is finished")) == rung
+    assert study.finished_count == 4, "a rung is not a trial of the search"
+    assert study.best == start, "a rung wins only if the ladder says so"
+    study.set_ladder_result(start, rung)
+    assert (study.best, study.best_of_search) == (rung, start)
+    study.clear_ladder()
+    assert study.best == start
+
+
+def test_a_killed_rung_is_resumed_by_the_ladder_and_not_by_the_search(url: str) -> None:
+    study = finished_study(url)
+    start = study.best
+
+    def killed(_: Trial) -> float:
+        raise Killed
+
+    with pytest.raises(Killed):
+        study.run_rung(start, RUNG, killed)
+    again = open_study(url)
+    again.run(4, lambda _: pytest.fail("the search has finished"), ignore)
+    other = again.run_rung(start, {"search.ladder.freeze_through": "blocks.3"}, loss)
+    assert other.params["search.ladder.freeze_through"] == "blocks.3"
+    resumed: list[bool] = []
+
+    def objective(trial: Trial) -> float:
+        resumed.append(trial.resumed)
+        return 1.0
+
+    assert again.run_rung(start, RUNG, objective).number == 4
+    assert resumed == [True]
+
+
+def test_a_search_can_be_extended_after_a_ladder(url: str) -> None:
+    space = {"training.batch_size": Choice[int](choices=(8, 16, 32)), "training.epochs": Range[int](low=1, high=2)}
+    study = open_study(url, space=space)
+    study.run(3, lambda trial: float(trial.number), ignore)
+    study.set_ladder_result(study.best, study.run_rung(study.best, RUNG, lambda _: -1.0))
+    study.run(6, lambda trial: float(trial.number) - 10, ignore)
+    values = [tuple(trial.params.values()) for trial in study.trials if not trial.is_rung]
+    assert sorted(values) == sorted(product((8, 16, 32), (1, 2))), "each combination once"
+    assert not study.best.is_rung, "the ladder started from another trial"
