@@ -82,8 +82,9 @@ class Ladder:
         """
         start = self.study.best_of_search
         if not self._can_be_trained(start):
-            self.study.set_ladder_result(start, start)
+            self.study.set_ladder_result(start, start, self.settings)
             return []
+        self.say("Fine-tuning further stages (to leave this out, add -o search.ladder=null to the command)")
         best, winner, rungs = self._losses(start, self.engine("")), start, list[Rung]()
         for stage in self._stages(start):
             trial = self._run(stage, start)
@@ -93,8 +94,18 @@ class Ladder:
             if trial is None or losses is None or not rungs[-1].is_accepted:
                 break
             best, winner = losses, trial
-        self.study.set_ladder_result(start, winner)
+        self.study.set_ladder_result(start, winner, self.settings)
         return rungs
+
+    @property
+    def has_ended(self) -> bool:
+        """True if an earlier process has climbed this ladder from the same trial."""
+        return self.study.has_ladder_result(self.settings)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings of the ladder as JSON values."""
+        return self._config.model_dump(mode="json")
 
     def _can_be_trained(self, start: FinishedTrial) -> bool:
         """Checks the networks of all rungs before the first one is trained."""

@@ -185,8 +185,9 @@ class _Session:
         if not (self.recipe.search and self.recipe.search.ladder):
             self.study.clear_ladder()
             return
-        rungs = Ladder(self.recipe, self.splits, self.study, self.trainer, self.engine_for, self.say).climb()
-        self.parent.log_table(rung_table(rungs), "study/ladder.json")
+        ladder = Ladder(self.recipe, self.splits, self.study, self.trainer, self.engine_for, self.say)
+        if not ladder.has_ended:
+            self.parent.log_table(rung_table(ladder.climb()), "study/ladder.json")
 
     def conclude(self) -> Conclusion:
         """Evaluates and registers the best trial, unless an earlier process has done so."""

@@ -265,9 +265,16 @@ class Study:
         )
         return optuna.Trial(self.optuna_study, self._storage.create_new_trial(self.optuna_study._study_id, template))
 
-    def set_ladder_result(self, start: FinishedTrial, end: FinishedTrial) -> None:
+    def set_ladder_result(self, start: FinishedTrial, end: FinishedTrial, settings: Mapping[str, object]) -> None:
         """Makes `end` the best trial for as long as `start` is the best trial of the search."""
-        self.set_user_attr(_LADDER, {"start": start.number, "end": end.number})
+        self.set_user_attr(_LADDER, {"start": start.number, "end": end.number, "settings": dict(settings)})
+
+    def has_ladder_result(self, settings: Mapping[str, object]) -> bool:
+        """Returns True if a ladder with these settings has ended that started from the best trial of the search."""
+        ladder = self.user_attrs.get(_LADDER)
+        if ladder is None:
+            return False
+        return (ladder["start"], ladder["settings"]) == (self.best_of_search.number, dict(settings))
 
     def clear_ladder(self) -> None:
         """Restores the best trial of the search as the best trial of the study."""

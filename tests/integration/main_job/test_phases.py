@@ -145,8 +145,11 @@ def test_an_interrupted_ladder_ends_as_one_that_was_not(
     assert ends[0] == ends[1]
     assert outcome.study.best.is_rung, "unfreezing helps where the features are random"
     assert outcome.study.best_of_search.number < 2
+    assert any("-o search.ladder=null" in message for message in messages)
     assert any("accepted" in message and "standard error" in message for message in messages)
+    messages.clear()
     again = run(settings, say=messages.append)
+    assert not any("Fine-tuning" in message for message in messages), "the ladder has ended"
     assert again.metrics == outcome.metrics
     assert len(again.study.trials) == len(outcome.study.trials), "finished rungs are not run again"
 

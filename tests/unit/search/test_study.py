@@ -235,7 +235,9 @@ def test_a_rung_shares_the_values_of_the_trial_that_it_starts_from_and_is_run_on
     assert open_study(url).run_rung(start, RUNG, lambda _: pytest.fail("it is finished")) == rung
     assert study.finished_count == 4, "a rung is not a trial of the search"
     assert study.best == start, "a rung wins only if the ladder says so"
-    study.set_ladder_result(start, rung)
+    study.set_ladder_result(start, rung, {"epochs_per_rung": 5})
+    assert study.has_ladder_result({"epochs_per_rung": 5})
+    assert not study.has_ladder_result({"epochs_per_rung": 6})
     assert (study.best, study.best_of_search) == (rung, start)
     study.clear_ladder()
     assert study.best == start
@@ -268,7 +270,7 @@ def test_a_search_can_be_extended_after_a_ladder(url: str) -> None:
     space = {"training.batch_size": Choice[int](choices=(8, 16, 32)), "training.epochs": Range[int](low=1, high=2)}
     study = open_study(url, space=space)
     study.run(3, lambda trial: float(trial.number), ignore)
-    study.set_ladder_result(study.best, study.run_rung(study.best, RUNG, lambda _: -1.0))
+    study.set_ladder_result(study.best, study.run_rung(study.best, RUNG, lambda _: -1.0), {})
     study.run(6, lambda trial: float(trial.number) - 10, ignore)
     values = [tuple(trial.params.values()) for trial in study.trials if not trial.is_rung]
     assert sorted(values) == sorted(product((8, 16, 32), (1, 2))), "each combination once"
