@@ -10,7 +10,7 @@ import pytest
 from transfer_platform.errors import DivergedError, StudyError
 from transfer_platform.recipe.search_space import Choice, Range
 from transfer_platform.search.figures import study_figures
-from transfer_platform.search.study import Study, Trial, count_studies, numbered_name
+from transfer_platform.search.study import WINNER, Study, Trial, count_studies, numbered_name
 
 SPACE = {
     "training.learning_rate": Range[float](low=1e-4, high=1e-2, log=True),
@@ -275,3 +275,13 @@ def test_a_search_can_be_extended_after_a_ladder(url: str) -> None:
     values = [tuple(trial.params.values()) for trial in study.trials if not trial.is_rung]
     assert sorted(values) == sorted(product((8, 16, 32), (1, 2))), "each combination once"
     assert not study.best.is_rung, "the ladder started from another trial"
+
+
+def test_a_ladder_that_ends_where_it_started_keeps_the_values_of_all_seeds(url: str) -> None:
+    study = finished_study(url)
+    start = study.best
+    study.set_user_attr(WINNER, {"trial": start.number, "seed_values": [(0, start.value), (1, 2.0)]})
+    confirmed = study.best
+    assert len(confirmed.seed_values) == 2
+    study.set_ladder_result(confirmed, confirmed, {})
+    assert study.best == confirmed
