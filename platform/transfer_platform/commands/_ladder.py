@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
 from transfer_platform.errors import TrainingError
-from transfer_platform.evaluation.calibration import fit_temperature
+from transfer_platform.evaluation.calibration import calibrated_losses
 from transfer_platform.progress import Say
 from transfer_platform.recipe.ladder import rung_stages, rung_values
 from transfer_platform.recipe.resolve import resolve
@@ -35,28 +34,29 @@ class Rung:
 
     Attributes:
         freeze_through: Last frozen stage, or `none`.
-        trial: Number of the rung's best trial; None if all its trials failed.
-        loss: Mean loss of the held-out images; infinite if all trials failed.
+        trial: Number of the rung's best trial; None, like all further attributes, if all its trials failed.
+        loss: Mean loss of the held-out images.
         improvement: Mean difference to the loss of the best trial before this rung.
-        error: Standard error of the improvement.
+        error: Standard error of the improvement; None if there is only one held-out image.
     """
 
     freeze_through: str
-    trial: int | None
-    loss: float
-    improvement: float
-    error: float
+    trial: int | None = None
+    loss: float | None = None
+    improvement: float | None = None
+    error: float | None = None
 
     @property
     def is_accepted(self) -> bool:
         """True if the improvement exceeds its standard error."""
-        return self.improvement > self.error
+        return self.improvement is not None and self.error is not None and self.improvement > self.error
 
     def __str__(self) -> str:
-        if self.trial is None:
+        if self.loss is None or self.improvement is None:
             return f"frozen through {self.freeze_through}: all trials failed; the ladder ends"
         result = "accepted" if self.is_accepted else "not accepted; the ladder ends"
-        change = f"improvement {self.improvement:+.4f} (standard error {self.error:.4f})"
+        error = "unknown" if self.error is None else f"{self.error:.4f}"
+        change = f"improvement {self.improvement:+.4f} (standard error {error})"
         return f"frozen through {self.freeze_through}: loss of held-out images {self.loss:.4f}, {change}: {result}"
 
 
@@ -65,7 +65,7 @@ class Ladder:
     """The ladder of one study.
 
     Attributes:
-        engine: Returns an engine that keeps the best of its trials in a file with the given suffix.
+        engine: Returns the engine for the trials of a rung, given its last frozen stage; "" for those of the search.
     """
 
     recipe: Recipe
@@ -81,14 +81,15 @@ class Ladder:
         Rungs that an earlier process has finished are not run again.
         """
         start = self.study.best_of_search
-        if not self._can_be_trained(start):
+        stages = self._stages(start)
+        if not stages or not self._can_be_trained(start):
             self.study.set_ladder_result(start, start, self.settings)
             return []
         self.say("Fine-tuning further stages (to leave this out, add -o search.ladder=null to the command)")
         best, winner, rungs = self._losses(start, self.engine("")), start, list[Rung]()
-        for stage in self._stages(start):
+        for stage in stages:
             trial = self._run(stage, start)
-            losses = None if trial is None else self._losses(trial, self.engine(f"-{stage}"), best)
+            losses = None if trial is None else self._losses(trial, self.engine(stage), best)
             rungs.append(_rung(stage, trial, best, losses))
             self.say(str(rungs[-1]))
             if trial is None or losses is None or not rungs[-1].is_accepted:
@@ -130,7 +131,7 @@ class Ladder:
 
     def _run(self, stage: str, start: FinishedTrial) -> FinishedTrial | None:
         """Runs the trials of a rung and returns the best of them; None if all of them failed."""
-        run = self.engine(f"-{stage}").run_trial
+        run = self.engine(stage).run_trial
         trials = [self.study.run_rung(start, values, run) for values in rung_values(self._config, stage)]
         completed = [trial for trial in trials if trial.value is not None]
         return min(completed, key=lambda trial: trial.value or 0.0, default=None)
@@ -141,28 +142,19 @@ class Ladder:
         result = engine.restore(trial.number, recipe)
         if start is not None and len(result.phases) <= len(recipe.training.initial_phases):
             return start
-        logits = result.logits.double().numpy()
-        labels = np.array([self.splits.classes.index(image.label) for image in self.splits.selection])
-        log_probabilities = log_softmax(logits / fit_temperature(logits, labels), axis=1)
-        losses: Losses = -log_probabilities[np.arange(len(labels)), labels]
-        return losses
+        return calibrated_losses(result.logits.numpy(), np.array(self.splits.labels(self.splits.selection)))
 
 
 def rung_table(rungs: Sequence[Rung]) -> dict[str, list[object]]:
     """Returns a table of rungs with one column per attribute."""
-    rows: list[dict[str, object]] = [
-        {**asdict(rung), "accepted": rung.is_accepted}
-        if rung.trial is not None
-        else {**dict.fromkeys(asdict(rung)), "freeze_through": rung.freeze_through, "accepted": False}
-        for rung in rungs
-    ]
+    rows = [{**asdict(rung), "accepted": rung.is_accepted} for rung in rungs]
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
 def _rung(stage: str, trial: FinishedTrial | None, before: Losses, losses: Losses | None) -> Rung:
     if trial is None or losses is None:
-        return Rung(stage, None, math.inf, -math.inf, 0.0)
+        return Rung(stage)
     improvements = before - losses
     count = len(improvements)
-    error = float(improvements.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    error = float(improvements.std(ddof=1)) / math.sqrt(count) if count > 1 else None
     return Rung(stage, trial.number, float(losses.mean()), float(improvements.mean()), error)

@@ -134,7 +134,7 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
     recipe = _frozen(opened.recipe)
     extracted = _extract(recipe, opened.folder, splits, device, progress, say)
     images = splits.development
-    labels = np.array([splits.classes.index(image.label) for image in images])
+    labels = np.array(splits.labels(images))
     outliers = [*find_outliers(images, extracted)]
     if np.bincount(labels).min() < 2:
         note = "Skipped the search for label errors, because a class has only one training image."

@@ -130,9 +130,9 @@ class _Session:
     def engine(self) -> LocalEngine:
         return self.engine_for("")
 
-    def engine_for(self, suffix: str) -> LocalEngine:
-        """Returns an engine that saves the best of its trials to a file with the given suffix."""
-        best = self.home / f"{self.study.name}{suffix}.safetensors"
+    def engine_for(self, rung: str) -> LocalEngine:
+        """Returns an engine that saves the best of its trials to a file of the search, or of a rung if it is not ""."""
+        best = self.home / f"{self.study.name}{rung and f'-{rung}'}.safetensors"
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[Architecture, PretrainedWeights]) -> None:
@@ -197,8 +197,8 @@ class _Session:
             return earlier
         number = self.study.best.number
         best = resolve(self.recipe, self.study.best.params)
-        suffix = f"-{best.backbone.freeze_through}" if self.study.best.is_rung else ""
-        fit = self.engine_for(suffix).restore(number, best)
+        rung = best.backbone.freeze_through if self.study.best.is_rung else ""
+        fit = self.engine_for(rung).restore(number, best)
         log_network(self.parent, self.trainer.example_network(best))
         log_first_batch(self.parent, *self.trainer.first_batch(best))
         predictions = validation_predictions(self.splits, fit.logits)

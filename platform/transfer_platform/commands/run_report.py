@@ -122,7 +122,7 @@ def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 
         temperature: Temperature by which the logits are divided, as in the served model.
     """
     images = splits.selection
-    labels = np.array([splits.classes.index(image.label) for image in images])
+    labels = np.array(splits.labels(images))
     probabilities = functional.softmax(logits.double() / temperature, dim=1).numpy()
     return Predictions(splits.classes, [image.path for image in images], labels, probabilities)
 

@@ -65,6 +65,10 @@ class Splits:
         """Images used to rank the trials: validation images or, for cross-validation, all training images."""
         return self.validation or self.train
 
+    def labels(self, images: Sequence[ImageRecord]) -> list[int]:
+        """Returns the class index of each image."""
+        return [self.classes.index(image.label) for image in images]
+
     @property
     def fold_count(self) -> int:
         """Number of folds; 0 if cross-validation is not used."""

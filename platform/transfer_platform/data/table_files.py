@@ -16,13 +16,13 @@ from transfer_platform.file_problems import printable
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = ".jsonl"
-_MAX_EXACT_INTEGER = 2**53
-"""Largest float up to which every integer is a float."""
 PARQUET = ".parquet"
 SUFFIXES = (*DELIMITERS, JSON_LINES, PARQUET)
 """File extensions of manifests."""
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Names of the metadata files in image folders; the `datasets` library uses the same names."""
+_MAX_EXACT_INTEGER = 2**53
+"""Largest float up to which every integer is a float."""
 
 
 @dataclass

@@ -4,6 +4,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from transfer_platform.engines.base import Engine
@@ -61,9 +62,7 @@ class LocalEngine(Engine):
         last_logged = run.last_step(self._objective.metric) if trial.resumed else -1
 
         def after_epoch(epoch: EpochResult) -> None:
-            if epoch.number > last_logged:
-                run.log_metrics(epoch.metrics, epoch.number)
-            self._report_progress(trial.number, recipe, epoch)
+            self._log(run, last_logged, trial.number, recipe, epoch)
             # a solved head is finished when its first result is reported, and earlier phases are not compared
             if recipe.head.kind == "linear" and epoch.number > before:
                 trial.report(epoch.number - before, epoch.metrics[self._objective.metric])
@@ -91,13 +90,8 @@ class LocalEngine(Engine):
         recipe = resolve(self._recipe, trial.params).model_copy(update={"seed": seed})
         last_logged = run.last_step(self._objective.metric)
 
-        def after_epoch(epoch: EpochResult) -> None:
-            if epoch.number > last_logged:
-                run.log_metrics(epoch.metrics, epoch.number)
-            self._report_progress(trial.number, recipe, epoch)
-
         with _ending(run), trial_failures("training"):
-            result = self._trainer.train(recipe, after_epoch)
+            result = self._trainer.train(recipe, partial(self._log, run, last_logged, trial.number, recipe))
             run.set_tags({"platform.best_epoch": result.best.number})
         return result.best.metrics[self._objective.metric]
 
@@ -111,6 +105,12 @@ class LocalEngine(Engine):
             result = self._trainer.train(recipe, lambda epoch: self._report_progress(number, recipe, epoch))
             self._save(number, result.best.metrics[self._objective.metric], result)
         return result
+
+    def _log(self, run: Run, last_logged: int, number: int, recipe: Recipe, epoch: EpochResult) -> None:
+        """Logs an epoch, unless an earlier process has done so, and reports the progress."""
+        if epoch.number > last_logged:
+            run.log_metrics(epoch.metrics, epoch.number)
+        self._report_progress(number, recipe, epoch)
 
     def _save(self, number: int, value: float, result: FitResult) -> None:
         phases = [[end.number, _chosen(end)] for end in result.phases]

@@ -35,6 +35,13 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
 
 
+def calibrated_losses(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Returns the cross-entropy (N,) of each image in nats, after temperature scaling that is fitted to all images."""
+    log_probabilities = log_softmax(logits.astype(np.float64) / fit_temperature(logits, labels), axis=1)
+    losses: NDArray[np.float64] = -log_probabilities[np.arange(len(labels)), labels]
+    return losses
+
+
 def remove_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """Converts probabilities (N, C) back to those that the network predicts without temperature scaling."""
     positive = np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)

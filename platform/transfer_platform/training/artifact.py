@@ -35,7 +35,7 @@ def write_artifact(
     folder.mkdir(parents=True, exist_ok=True)
     splits = trainer.splits
     scorer, threshold = _fit_ood_scorer(trainer, recipe, result, network, say)
-    labels = np.array([splits.classes.index(image.label) for image in splits.selection])
+    labels = np.array(splits.labels(splits.selection))
     config = served_config(trainer, recipe, network, fit_temperature(result.logits.numpy(), labels), threshold)
     save(folder, config, network, scorer)
     return folder

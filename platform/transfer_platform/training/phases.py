@@ -56,10 +56,10 @@ def run_phases(
         epochs += result.epochs
         ends.append(result.best)
         if best is None or _is_better(result, best, objective):
-            best = replace(result, phases=tuple(ends))
+            best = replace(result, phases=tuple(ends), fold_weights=())
         offset += step_count(phase)
     assert best is not None, "a trial must have at least one phase"
-    return replace(best, epochs=tuple(epochs), fold_weights=())
+    return replace(best, epochs=tuple(epochs))
 
 
 def numbers_within_phases(phases: Sequence[Recipe], ends: Sequence[EpochResult]) -> list[int]:

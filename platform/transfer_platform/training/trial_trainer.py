@@ -70,7 +70,7 @@ class TrialTrainer:
         self.splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
         self._data_module = DataModule(splits, device, trials, epochs, store, progress, say)
-        self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
+        self._labels = torch.tensor(splits.labels(splits.development))
         self._weights = image_weights(splits)
         self._say_once = once(say)
         self._networks: OrderedDict[tuple[Architecture, str, int], CachedNetwork] = OrderedDict()
